@@ -1,0 +1,1 @@
+//! The custom resources, and nothing that can reach a cluster.

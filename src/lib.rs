@@ -1,0 +1,2 @@
+//! Fettle: patches, watches and heals fleets from Git.
+pub mod api;

@@ -1,0 +1,3 @@
+//! The AAP stand-in as a program.
+
+fn main() {}
