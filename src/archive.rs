@@ -1,0 +1,3 @@
+//! Logs and records of finished phases, kept in an object store.
+
+pub mod record;

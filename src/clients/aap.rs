@@ -1,0 +1,1 @@
+//! The AAP and AWX controller API.

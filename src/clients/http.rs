@@ -1,0 +1,1 @@
+//! HTTP as Fettle speaks it to systems it does not trust.
