@@ -8,6 +8,7 @@ use kube::CustomResourceExt as _;
 pub mod automation_connection;
 #[allow(clippy::duplicated_attributes)]
 pub mod patch_run;
+pub mod reason;
 pub mod shared;
 
 /// The API group every kind lives in.

@@ -2,3 +2,4 @@
 
 pub mod aap;
 pub mod http;
+pub mod tekton;

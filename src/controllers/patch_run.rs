@@ -1,0 +1,4 @@
+//! Drives a PatchRun.
+
+pub mod decide;
+pub mod verdict;
