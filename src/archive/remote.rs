@@ -1,0 +1,262 @@
+//! [`Store`]: the archive as the manager sees it, which is a client of the server's intake or the archive itself.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, header};
+use serde::{Deserialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use super::{Archive, Error, Key, LogMeta, LogStream, Owner, record::Record};
+use crate::api::patch_run::LogRef;
+
+/// Token and certificate files are read again after this: both are projected and change under the process.
+const REREAD: Duration = Duration::from_mins(1);
+/// Answers to everything but a log come sooner than this, or count as lost.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where the manager sends logs and records, and reads them back.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// `fettle server` owns the archive.
+    Server(Arc<Remote>),
+    /// The archive is S3 and the manager writes itself.
+    Direct(Archive),
+}
+
+impl Store {
+    /// The archive behind the server at `url`, for example `https://fettle-server.fettle-system.svc:8443`.
+    ///
+    /// `ca_file` holds the certificates (PEM) the server's must descend from; absent, the system's are trusted. `token_file` holds a
+    /// projected ServiceAccount token of audience `fettle`. Neither needs to exist yet.
+    pub fn server(url: &str, ca_file: Option<PathBuf>, token_file: PathBuf) -> Result<Self, Error> {
+        let url = reqwest::Url::parse(url).map_err(|e| Error::Rejected(format!("{url:?} is not the address of a server: {e}")))?;
+        if url.scheme() != "https" {
+            return Err(Error::Rejected(format!("{url} is not an https address: the token goes nowhere else")));
+        }
+        Ok(Self::Server(Arc::new(Remote { url, ca_file, token_file, session: Mutex::new(None) })))
+    }
+
+    /// The record of a phase; `None` when it has none. `key` is a phase key.
+    pub async fn record(&self, key: &str) -> Result<Option<Record>, Error> {
+        let key = Key::parse(key)?;
+        match self {
+            Self::Server(remote) => remote.get(&format!("internal/records/{key}")).await,
+            Self::Direct(archive) => archive.record(&key).await,
+        }
+    }
+
+    /// Writes the record of a phase, once; see [`Archive::put_record`]. May be repeated after any error but [`Error::Conflict`] and
+    /// [`Error::Rejected`].
+    pub async fn put_record(&self, record: &Record) -> Result<(), Error> {
+        let key = Key::parse(&record.run_key)?;
+        match self {
+            Self::Server(remote) => remote.put_record(&key, record).await,
+            Self::Direct(archive) => archive.put_record(record).await,
+        }
+    }
+
+    /// The archived log of a phase; `None` when it has none.
+    pub async fn log_meta(&self, key: &str) -> Result<Option<LogRef>, Error> {
+        let key = Key::parse(key)?;
+        let meta: Option<LogMeta> = match self {
+            Self::Server(remote) => remote.get(&format!("internal/logs/{key}")).await?,
+            Self::Direct(archive) => archive.log_meta(&key).await?,
+        };
+        Ok(meta.map(|meta| meta.reference(&key)))
+    }
+
+    /// Archives the log of a phase; see [`Archive::put_log`]. `source` says where it was taken from, for people: `Job 4711`.
+    ///
+    /// Takes as long as `stream` does: bound it from outside. Dropping the future leaves no log. After an error the log may or may not be
+    /// archived ([`Store::log_meta`] tells); putting it again is safe.
+    pub async fn put_log(&self, key: &str, owner: &Owner, source: &str, stream: LogStream) -> Result<LogRef, Error> {
+        let key = Key::parse(key)?;
+        match self {
+            Self::Server(remote) => remote.put_log(&key, owner, source, stream).await,
+            Self::Direct(archive) => archive.put_log(&key, owner, source, stream).await,
+        }
+    }
+}
+
+/// The client of the server's intake.
+pub struct Remote {
+    url: reqwest::Url,
+    ca_file: Option<PathBuf>,
+    token_file: PathBuf,
+    session: Mutex<Option<Session>>,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Remote({})", self.url)
+    }
+}
+
+/// A client and the token it sends, until they are read again.
+#[derive(Clone)]
+struct Session {
+    client: reqwest::Client,
+    authorization: header::HeaderValue,
+    ca: Option<Vec<u8>>,
+    read_at: Instant,
+}
+
+/// What the server says went wrong (RFC 9457).
+#[derive(Deserialize)]
+struct Problem {
+    #[serde(default)]
+    detail: String,
+}
+
+impl Remote {
+    /// A client with a token that is at most a minute old.
+    async fn session(&self) -> Result<Session, Error> {
+        let held = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(session) = held.as_ref().filter(|s| s.read_at.elapsed() < REREAD) {
+            return Ok(session.clone());
+        }
+        let unreadable = |file: &PathBuf, e: io::Error| Error::Unavailable(format!("{} cannot be read: {e}", file.display()));
+        let token = tokio::fs::read_to_string(&self.token_file).await.map_err(|e| unreadable(&self.token_file, e))?;
+        let mut authorization = header::HeaderValue::try_from(format!("Bearer {}", token.trim()))
+            .map_err(|_| Error::Unavailable(format!("{} holds no token", self.token_file.display())))?;
+        authorization.set_sensitive(true);
+        let ca = match &self.ca_file {
+            Some(file) => Some(tokio::fs::read(file).await.map_err(|e| unreadable(file, e))?),
+            None => None,
+        };
+        // connections are kept as long as the trust they were made with holds
+        let client = match held {
+            Some(held) if held.ca == ca => held.client,
+            Some(_) | None => client(ca.as_deref())?,
+        };
+        let session = Session { client, authorization, ca, read_at: Instant::now() };
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
+        Ok(session)
+    }
+
+    fn address(&self, path: &str) -> Result<reqwest::Url, Error> {
+        self.url.join(path).map_err(|e| Error::Rejected(e.to_string()))
+    }
+
+    async fn request(&self, method: Method, url: reqwest::Url) -> Result<RequestBuilder, Error> {
+        let session = self.session().await?;
+        Ok(session.client.request(method, url).header(header::AUTHORIZATION, session.authorization))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        let response = request.send().await.map_err(|e| Error::Unavailable(causes(&e)))?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // perhaps the token was replaced a moment ago
+            *self.session.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        Ok(response)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {
+        let response = self.send(self.request(Method::GET, self.address(path)?).await?.timeout(TIMEOUT)).await?;
+        match response.status() {
+            StatusCode::OK => response.json().await.map(Some).map_err(|e| Error::Unavailable(causes(&e))),
+            // anybody can say 404; only our server says it as a problem
+            StatusCode::NOT_FOUND if is_problem(&response) => Ok(None),
+            _ => Err(refusal(response).await),
+        }
+    }
+
+    async fn put_record(&self, key: &Key, record: &Record) -> Result<(), Error> {
+        let request = self.request(Method::PUT, self.address(&format!("internal/records/{key}"))?).await?.timeout(TIMEOUT).json(record);
+        let response = self.send(request).await?;
+        if response.status().is_success() { Ok(()) } else { Err(refusal(response).await) }
+    }
+
+    async fn put_log(&self, key: &Key, owner: &Owner, source: &str, stream: LogStream) -> Result<LogRef, Error> {
+        let broken = Arc::new(Mutex::new(None::<String>));
+        let sent = Arc::new(Mutex::new((0u64, Sha256::new())));
+        let body = {
+            let (broken, sent) = (Arc::clone(&broken), Arc::clone(&sent));
+            stream.inspect(move |chunk| match chunk {
+                Ok(bytes) => {
+                    let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+                    sent.0 += bytes.len() as u64;
+                    sent.1.update(bytes);
+                }
+                Err(error) => *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string()),
+            })
+        };
+        let mut url = self.address(&format!("internal/logs/{key}"))?;
+        url.query_pairs_mut().extend_pairs([("namespace", owner.namespace.as_str()), ("name", &owner.name), ("source", source)]);
+        let request = self
+            .request(Method::PUT, url)
+            .await?
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .body(reqwest::Body::wrap_stream(body));
+        let answer = self.send(request).await;
+        if let Some(error) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(Error::Source(error));
+        }
+        let response = answer?;
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
+        }
+        let log: LogRef = response.json().await.map_err(|e| Error::Unavailable(causes(&e)))?;
+        let (size, sha256) = {
+            let sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+            (sent.0, data_encoding::HEXLOWER.encode(&sent.1.clone().finalize()))
+        };
+        if log.id == key.as_str() && u64::try_from(log.size) == Ok(size) && log.sha256 == sha256 {
+            Ok(log)
+        } else {
+            Err(Error::Unavailable(format!("the server archived {} bytes of {log:?}, sent were {size} with SHA-256 {sha256}", log.size)))
+        }
+    }
+}
+
+fn client(ca: Option<&[u8]>) -> Result<reqwest::Client, Error> {
+    let mut builder = reqwest::Client::builder()
+        .https_only(true)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(10))
+        // of the answer; a log that streams for long has none yet
+        .tcp_keepalive(Duration::from_secs(30));
+    if let Some(pem) = ca {
+        let roots = Certificate::from_pem_bundle(pem).map_err(|e| Error::Unavailable(format!("the server's CA cannot be read: {}", causes(&e))))?;
+        builder = builder.tls_certs_only(roots);
+    }
+    builder.build().map_err(|e| Error::Unavailable(causes(&e)))
+}
+
+fn is_problem(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("application/problem+json"))
+}
+
+/// Turns an answer that is not a success into an error. What a person must mend outside the call (rights, token) is `Unavailable`.
+async fn refusal(response: Response) -> Error {
+    let status = response.status();
+    let ours = is_problem(&response);
+    let detail = response.json::<Problem>().await.map(|p| p.detail).unwrap_or_default();
+    let detail = format!("the server answers {status}: {detail}");
+    match status {
+        StatusCode::CONFLICT if ours => Error::Conflict(detail),
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY if ours => Error::Rejected(detail),
+        _ => Error::Unavailable(detail),
+    }
+}
+
+/// An error with its causes, and without the address (the caller knows it).
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
