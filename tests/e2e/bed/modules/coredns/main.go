@@ -12,10 +12,11 @@ import (
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/ready"
+	_ "github.com/coredns/coredns/plugin/template"
 )
 
 func main() {
 	// CoreDNS runs its plugins in the order of this list, not of the Corefile.
-	dnsserver.Directives = []string{"ready", "health", "errors", "log", "cache", "hosts", "kubernetes"}
+	dnsserver.Directives = []string{"ready", "health", "errors", "log", "cache", "hosts", "kubernetes", "template"}
 	coremain.Run()
 }
