@@ -236,9 +236,9 @@ impl ErrorKind {
 /// The longest text of a controller that is shown.
 const MESSAGE: usize = 400;
 
-/// What an error body says, on one line: `detail`, or each field with its complaints. Never a page of HTML.
+/// What an error body says: `detail`, or each field with its complaints. Never a page of HTML. As sent: neither bounded nor cleaned yet.
 pub(super) fn message_of(body: &[u8]) -> String {
-    let text = match serde_json::from_slice::<serde_json::Value>(body) {
+    match serde_json::from_slice::<serde_json::Value>(body) {
         Ok(value) => {
             let mut parts = vec![];
             flatten(&value, "", &mut parts);
@@ -246,8 +246,7 @@ pub(super) fn message_of(body: &[u8]) -> String {
         }
         Err(_) if body.is_empty() => "empty answer".into(),
         Err(_) => "the answer is not JSON".into(),
-    };
-    one_line(&text)
+    }
 }
 
 fn flatten(value: &serde_json::Value, name: &str, into: &mut Vec<String>) {
@@ -316,10 +315,10 @@ mod tests {
                 "the answer is not JSON",
             ),
         ] {
-            assert_eq!(message_of(body.as_bytes()), text, "{body}");
+            assert_eq!(one_line(&message_of(body.as_bytes())), text, "{body}");
         }
         let long = format!("{{\"detail\":\"{}\"}}", "é".repeat(10_000));
-        assert!(message_of(long.as_bytes()).len() < MESSAGE + 8);
+        assert!(one_line(&message_of(long.as_bytes())).len() < MESSAGE + 8);
     }
 
     #[test]
