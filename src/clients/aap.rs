@@ -58,9 +58,8 @@ pub use error::{Doubt, DoubtCause, Error, ErrorKind, NotSent, NotSentStage};
 pub use preflight::{Needs, Problem, preflight};
 pub use stdout::Stdout;
 pub use types::{
-    Answer, Cancel, Controller, CreateSchedule, Flavour, HostEvents, HostSummary, Inventory,
-    InventoryHost, Job, JobHosts, JobKind, JobStatus, LaunchRequest, Launched, Schedule,
-    ScheduleRequest, Template, User,
+    Answer, Cancel, Controller, CreateSchedule, Flavour, HostEvents, HostSummary, Inventory, InventoryHost, Job, JobHosts, JobKind,
+    JobStatus, LaunchRequest, Launched, Schedule, ScheduleRequest, Template, User,
 };
 
 /// Name of the variable that carries the phase key: by it a job is found again.
@@ -124,19 +123,12 @@ pub enum CredentialsError {
 
 impl Credentials {
     /// Reads the keys `token`, or `username` and `password`, of a Secret. White space around a value is dropped: files end in line breaks.
-    pub fn from_secret(
-        get: impl Fn(&str) -> Option<Vec<u8>>,
-    ) -> std::result::Result<Self, CredentialsError> {
+    pub fn from_secret(get: impl Fn(&str) -> Option<Vec<u8>>) -> std::result::Result<Self, CredentialsError> {
         let text = |key: &'static str| match get(key) {
             None => Ok(None),
             Some(bytes) => match String::from_utf8(bytes).map(|t| t.trim().to_owned()) {
                 Ok(text) if text.is_empty() => Ok(None),
-                Ok(text)
-                    if text.chars().all(|c| !c.is_control())
-                        && (key != "token" || text.is_ascii()) =>
-                {
-                    Ok(Some(text))
-                }
+                Ok(text) if text.chars().all(|c| !c.is_control()) && (key != "token" || text.is_ascii()) => Ok(Some(text)),
                 _ => Err(CredentialsError::Text(key)),
             },
         };
@@ -144,12 +136,15 @@ impl Credentials {
             return Ok(Self::Token(Secret(token)));
         }
         match (text("username")?, text("password")?) {
-            (Some(username), Some(password)) => Ok(Self::Basic {
-                username,
-                password: Secret(password),
-            }),
+            (Some(username), Some(password)) => Ok(Self::Basic { username, password: Secret(password) }),
             _ => Err(CredentialsError::Keys),
         }
+    }
+
+    /// Tells credentials apart without showing them: a digest.
+    pub fn fingerprint(&self) -> String {
+        let header = self.header();
+        crate::names::sha256_hex(header.as_ref().map_or(&[][..], HeaderValue::as_bytes))
     }
 
     fn header(&self) -> Option<HeaderValue> {
@@ -157,10 +152,7 @@ impl Credentials {
             Self::Anonymous => return None,
             Self::Token(token) => format!("Bearer {}", token.0),
             Self::Basic { username, password } => {
-                format!(
-                    "Basic {}",
-                    BASE64.encode(format!("{username}:{}", password.0).as_bytes())
-                )
+                format!("Basic {}", BASE64.encode(format!("{username}:{}", password.0).as_bytes()))
             }
         };
         let mut value = HeaderValue::from_str(&text).ok()?;
@@ -171,11 +163,7 @@ impl Credentials {
     /// Takes the secret out of a text that a server made: one that is hostile may send back what it was sent.
     fn redact(&self, text: &str) -> String {
         let hide = |secret: &str| {
-            if secret.len() < 4 {
-                text.to_owned()
-            } else {
-                text.replace(secret, "…")
-            }
+            if secret.len() < 4 { text.to_owned() } else { text.replace(secret, "…") }
         };
         match self {
             Self::Anonymous => text.to_owned(),
@@ -249,9 +237,7 @@ struct Inner {
 
 impl fmt::Debug for Aap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Aap")
-            .field("base", &self.inner.http.base().as_str())
-            .finish_non_exhaustive()
+        f.debug_struct("Aap").field("base", &self.inner.http.base().as_str()).finish_non_exhaustive()
     }
 }
 
@@ -270,28 +256,11 @@ struct Call {
 
 impl Call {
     fn get(route: &'static str, action: impl Into<String>) -> Self {
-        Self {
-            method: Method::GET,
-            route,
-            id: None,
-            query: vec![],
-            body: None,
-            limit: LIMIT,
-            action: action.into(),
-        }
+        Self { method: Method::GET, route, id: None, query: vec![], body: None, limit: LIMIT, action: action.into() }
     }
 
-    fn write(
-        method: Method,
-        route: &'static str,
-        body: Option<Value>,
-        action: impl Into<String>,
-    ) -> Self {
-        Self {
-            method,
-            body,
-            ..Self::get(route, action)
-        }
+    fn write(method: Method, route: &'static str, body: Option<Value>, action: impl Into<String>) -> Self {
+        Self { method, body, ..Self::get(route, action) }
     }
 
     fn id(mut self, id: i64) -> Self {
@@ -299,8 +268,8 @@ impl Call {
         self
     }
 
-    fn query(mut self, key: &'static str, value: impl ToString) -> Self {
-        self.query.push((key, value.to_string()));
+    fn query(mut self, key: &'static str, value: impl Into<Param>) -> Self {
+        self.query.push((key, value.into().0));
         self
     }
 
@@ -322,20 +291,14 @@ struct Reply {
 #[derive(Clone, Default)]
 struct Meta {
     action: String,
-    request_id: String,
+    request_id: Option<Uuid>,
     retry_after: Option<Duration>,
     date: Option<Timestamp>,
 }
 
 impl Meta {
     fn error(self, kind: ErrorKind) -> Error {
-        Error {
-            action: self.action,
-            kind,
-            request_id: self.request_id,
-            retry_after: self.retry_after,
-            date: self.date,
-        }
+        Error { action: self.action.into(), kind, request_id: self.request_id, retry_after: self.retry_after, date: self.date }
     }
 }
 
@@ -343,25 +306,14 @@ impl Reply {
     /// Reads the body. What it holds never reaches the error: it may be a password of a host.
     fn json<T: DeserializeOwned>(self) -> Result<T> {
         match serde_json::from_slice(&self.body) {
-            Ok(value) => Ok(Answer {
-                value,
-                date: self.meta.date,
-            }),
+            Ok(value) => Ok(Answer { value, date: self.meta.date }),
             Err(e) => {
                 let what = match e.classify() {
-                    serde_json::error::Category::Data => {
-                        "lacks a field, or has one of another kind than documented"
-                    }
-                    serde_json::error::Category::Syntax | serde_json::error::Category::Io => {
-                        "is not JSON"
-                    }
+                    serde_json::error::Category::Data => "lacks a field, or has one of another kind than documented",
+                    serde_json::error::Category::Syntax | serde_json::error::Category::Io => "is not JSON",
                     serde_json::error::Category::Eof => "ends too early",
                 };
-                let detail = format!(
-                    "the answer {what} (line {}, column {})",
-                    e.line(),
-                    e.column()
-                );
+                let detail = format!("the answer {what} (line {}, column {})", e.line(), e.column());
                 Err(self.meta.error(ErrorKind::malformed(detail)))
             }
         }
@@ -401,14 +353,8 @@ struct Instance {
 impl Aap {
     /// Makes a client. Nothing is sent yet.
     pub fn new(settings: Settings) -> std::result::Result<Self, SetupError> {
-        let http = Client::new(&wire::Settings {
-            base: settings.url,
-            policy: settings.policy,
-            ca_bundle: settings.ca_bundle,
-        })?;
-        let prefix = settings
-            .api_prefix
-            .map(|p| format!("/{}", p.trim_matches('/')));
+        let http = Client::new(&wire::Settings { base: settings.url, policy: settings.policy, ca_bundle: settings.ca_bundle })?;
+        let prefix = settings.api_prefix.map(|p| format!("/{}", p.trim_matches('/')));
         Ok(Self {
             inner: Arc::new(Inner {
                 http,
@@ -424,14 +370,8 @@ impl Aap {
     /// Finds the API and asks who answers there. Works without credentials.
     pub async fn discover(&self) -> Result<Controller> {
         let api_prefix = self.prefix().await?.to_owned();
-        let reply = self
-            .call(Call::get("ping/", "asking the controller for its version"))
-            .await?;
-        let product = reply
-            .headers
-            .get("X-API-Product-Name")
-            .and_then(|v| v.to_str().ok())
-            .map(str::to_ascii_lowercase);
+        let reply = self.call(Call::get("ping/", "asking the controller for its version")).await?;
+        let product = reply.headers.get("X-API-Product-Name").and_then(|v| v.to_str().ok()).map(str::to_ascii_lowercase);
         let flavour = match product.as_deref() {
             Some("awx") => Flavour::Awx,
             Some(_) => Flavour::Aap,
@@ -450,27 +390,18 @@ impl Aap {
 
     /// The user of the credentials: the cheap way to see whether they are accepted.
     pub async fn me(&self) -> Result<User> {
-        let reply = self
-            .call(Call::get("me/", "asking who the credentials belong to"))
-            .await?;
+        let reply = self.call(Call::get("me/", "asking who the credentials belong to")).await?;
         let meta = reply.meta.clone();
         let page = reply.json::<Page<User>>()?;
         match page.value.results.into_iter().next() {
-            Some(value) => Ok(Answer {
-                value,
-                date: page.date,
-            }),
+            Some(value) => Ok(Answer { value, date: page.date }),
             None => Err(meta.error(ErrorKind::malformed("the answer names no user"))),
         }
     }
 
     /// Address of a job's page for people.
     pub fn job_page(&self, kind: &JobKind, id: i64) -> String {
-        let behind_gateway = self
-            .inner
-            .prefix
-            .get()
-            .is_some_and(|p| p.contains("/controller/"));
+        let behind_gateway = self.inner.prefix.get().is_some_and(|p| p.contains("/controller/"));
         let kind = match kind {
             JobKind::Job | JobKind::Other(_) => "playbook",
             JobKind::WorkflowJob => "workflow",
@@ -482,23 +413,14 @@ impl Aap {
 
     /// Path of the API: the given one, else the one the controller names, asked for once.
     async fn prefix(&self) -> std::result::Result<&str, Error> {
-        self.inner
-            .prefix
-            .get_or_try_init(|| self.find_prefix())
-            .await
-            .map(String::as_str)
+        self.inner.prefix.get_or_try_init(|| self.find_prefix()).await.map(String::as_str)
     }
 
     async fn find_prefix(&self) -> std::result::Result<String, Error> {
         const ACTION: &str = "looking for the API of the controller";
         let mut last = None;
         for (root, route) in [("/api/controller", "/api/controller/"), ("/api", "/api/")] {
-            let found = async {
-                self.call_below("", Call::get(route, ACTION))
-                    .await?
-                    .json::<Root>()
-            }
-            .await;
+            let found = async { self.call_below("", Call::get(route, ACTION)).await?.json::<Root>() }.await;
             match found {
                 Ok(answer) if answer.value.available_versions.contains_key("v2") => {
                     return Ok(format!("{root}/v2"));
@@ -515,21 +437,11 @@ impl Aap {
             }
         }
         let meta = last.map_or_else(
-            || Meta {
-                action: ACTION.into(),
-                ..Meta::default()
-            },
-            |e| Meta {
-                action: e.action,
-                request_id: e.request_id,
-                retry_after: e.retry_after,
-                date: e.date,
-            },
+            || Meta { action: ACTION.into(), ..Meta::default() },
+            |e| Meta { action: e.action.into(), request_id: e.request_id, retry_after: e.retry_after, date: e.date },
         );
         let message = "there is no AAP or AWX controller at this address: neither /api/controller/ nor /api/ names version v2; set apiPrefix if it lies elsewhere";
-        Err(meta.error(ErrorKind::NotFound {
-            message: message.into(),
-        }))
+        Err(meta.error(ErrorKind::NotFound { message: message.into() }))
     }
 
     /// Makes a request below the API prefix and returns answers of the 200s.
@@ -551,12 +463,7 @@ impl Aap {
             return Err(self.refusal(streamed, meta, limit).await);
         }
         match streamed.rest(limit).await {
-            Ok(response) => Ok(Reply {
-                status,
-                headers: response.headers,
-                body: response.body,
-                meta,
-            }),
+            Ok(response) => Ok(Reply { status, headers: response.headers, body: response.body, meta }),
             Err(failure) => Err(meta.error(failure.into())),
         }
     }
@@ -565,10 +472,7 @@ impl Aap {
     async fn refusal(&self, streamed: wire::Streamed, mut meta: Meta, limit: usize) -> Error {
         let status = streamed.status;
         meta.retry_after = retry_after(&streamed.headers);
-        let location = streamed
-            .headers
-            .get(header::LOCATION)
-            .and_then(|v| v.to_str().ok());
+        let location = streamed.headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
         let text = match location.filter(|_| status.is_redirection()) {
             Some(location) => format!("redirects are not followed (to {location})"),
             None => match streamed.rest(limit).await {
@@ -596,63 +500,35 @@ impl Aap {
         let (route, reads) = (call.route, call.method.is_safe());
         let observe = |code| {
             if let Some(observer) = &self.inner.observer {
-                observer(&Observation {
-                    method,
-                    route,
-                    code,
-                    elapsed: since.elapsed(),
-                });
+                observer(&Observation { method, route, code, elapsed: since.elapsed() });
             }
         };
-        let request_id = Uuid::new_v4().to_string();
-        let mut meta = Meta {
-            action: call.action,
-            request_id: request_id.clone(),
-            ..Meta::default()
-        };
+        let request_id = Uuid::new_v4();
+        let mut meta = Meta { action: call.action, request_id: Some(request_id), ..Meta::default() };
 
         let patience = if reads { read_deadline } else { PATIENCE };
-        let Ok(Ok(permit)) =
-            tokio::time::timeout(patience, Arc::clone(&self.inner.gate.0).acquire_owned()).await
-        else {
+        let Ok(Ok(permit)) = tokio::time::timeout(patience, Arc::clone(&self.inner.gate.0).acquire_owned()).await else {
             observe("not_sent");
             let detail = "too many requests to it are under way".into();
-            return Err(meta.error(ErrorKind::Unreachable(NotSent {
-                stage: NotSentStage::Busy,
-                detail,
-            })));
+            return Err(meta.error(ErrorKind::Unreachable(NotSent { stage: NotSentStage::Busy, detail })));
         };
 
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         // the texts of refusals are compared
         headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
-        if let Ok(value) = HeaderValue::from_str(&request_id) {
+        if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
             headers.insert(HeaderName::from_static("x-api-request-id"), value);
         }
         if let Some(value) = &self.inner.authorization {
             headers.insert(header::AUTHORIZATION, value.clone());
         }
         let body = call.body.map(|body| {
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            );
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Bytes::from(body.to_string())
         });
-        let deadline = if reads {
-            read_deadline
-        } else {
-            wire::WRITE_DEADLINE
-        };
-        let request = wire::Request {
-            method: call.method,
-            url,
-            headers,
-            body,
-            deadline,
-            limit: call.limit,
-        };
+        let deadline = if reads { read_deadline } else { wire::WRITE_DEADLINE };
+        let request = wire::Request { method: call.method, url, headers, body, deadline, limit: call.limit };
 
         let opened = self.inner.http.open(request).await;
         observe(match &opened {
@@ -680,11 +556,7 @@ impl Aap {
             Some(id) => call.route.replace("{id}", &id.to_string()),
             None => call.route.to_owned(),
         };
-        let path = format!(
-            "{}{prefix}/{}",
-            url.path().trim_end_matches('/'),
-            route.trim_start_matches('/')
-        );
+        let path = format!("{}{prefix}/{}", url.path().trim_end_matches('/'), route.trim_start_matches('/'));
         url.set_path(&path);
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&call.query);
@@ -698,39 +570,24 @@ impl Aap {
     }
 
     /// Reads a list to its end, or to the bound on pages. Says whether the end was reached.
-    async fn read_some<T: DeserializeOwned>(
-        &self,
-        call: Call,
-        pages: usize,
-    ) -> Result<(Vec<T>, bool)> {
+    async fn read_some<T: DeserializeOwned>(&self, call: Call, pages: usize) -> Result<(Vec<T>, bool)> {
         let prefix = self.prefix().await?.to_owned();
         let mut url = self.url(&prefix, &call);
         let mut rows = vec![];
         let mut date = None;
         for _ in 0..pages {
-            let again = Call {
-                id: call.id,
-                limit: call.limit,
-                ..Call::get(call.route, call.action.clone())
-            };
+            let again = Call { id: call.id, limit: call.limit, ..Call::get(call.route, call.action.clone()) };
             let reply = self.call_url(url.clone(), again).await?;
             let meta = reply.meta.clone();
             let page = reply.json::<Page<T>>()?;
             date = page.date.or(date);
             rows.extend(page.value.results);
             let Some(next) = page.value.next else {
-                return Ok(Answer {
-                    value: (rows, true),
-                    date,
-                });
+                return Ok(Answer { value: (rows, true), date });
             };
-            url = next_page(&url, &next)
-                .map_err(|detail| meta.error(ErrorKind::malformed(detail)))?;
+            url = next_page(&url, &next).map_err(|detail| meta.error(ErrorKind::malformed(detail)))?;
         }
-        Ok(Answer {
-            value: (rows, false),
-            date,
-        })
+        Ok(Answer { value: (rows, false), date })
     }
 
     /// Reads a list to its end; one that is longer than any Fettle has a use for is an error.
@@ -738,29 +595,39 @@ impl Aap {
         let action = call.action.clone();
         let answer = self.read_some(call, PAGES).await?;
         let date = answer.date;
-        match answer.value {
-            (value, true) => Ok(Answer { value, date }),
-            (_, false) => {
-                let doubt = Doubt {
-                    cause: DoubtCause::TooLarge,
-                    detail: format!("the list has more than {PAGES} pages"),
-                };
-                Err(Meta {
-                    action,
-                    date,
-                    ..Meta::default()
-                }
-                .error(ErrorKind::Ambiguous(doubt)))
-            }
+        let (value, complete) = answer.value;
+        if complete {
+            return Ok(Answer { value, date });
         }
+        let doubt = Doubt { cause: DoubtCause::TooLarge, detail: format!("the list has more than {PAGES} pages") };
+        Err(Meta { action, date, ..Meta::default() }.error(ErrorKind::Ambiguous(doubt)))
+    }
+}
+
+/// The value of a parameter.
+struct Param(String);
+
+impl From<&str> for Param {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<String> for Param {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<i64> for Param {
+    fn from(number: i64) -> Self {
+        Self(number.to_string())
     }
 }
 
 /// The address of the next page: the query of the link on the path that was asked. A link never leads anywhere else.
 fn next_page(current: &Url, link: &str) -> std::result::Result<Url, &'static str> {
-    let next = current
-        .join(link)
-        .map_err(|_| "the link to the next page is not a link")?;
+    let next = current.join(link).map_err(|_| "the link to the next page is not a link")?;
     if next.origin() != current.origin() {
         return Err("the link to the next page leaves the controller");
     }
@@ -775,20 +642,12 @@ fn next_page(current: &Url, link: &str) -> std::result::Result<Url, &'static str
 /// The `Date` header.
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
     let text = headers.get(header::DATE)?.to_str().ok()?;
-    jiff::fmt::rfc2822::DateTimeParser::new()
-        .parse_timestamp(text)
-        .ok()
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 
 /// The `Retry-After` header, in seconds; at most an hour.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+    let seconds: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds.min(3600)))
 }
 

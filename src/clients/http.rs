@@ -29,7 +29,7 @@ pub const READ_DEADLINE: Duration = Duration::from_secs(30);
 /// its proxy: a shorter deadline would turn answers into doubt.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(130);
 /// A streamed answer, from the request to its last byte.
-pub const STREAM_DEADLINE: Duration = Duration::from_secs(600);
+pub const STREAM_DEADLINE: Duration = Duration::from_mins(10);
 /// The longest silence inside a streamed answer.
 pub const STREAM_SILENCE: Duration = Duration::from_secs(30);
 

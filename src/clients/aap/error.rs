@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::clients::http::{Failure, Loss, Stage};
 
@@ -13,11 +14,11 @@ use crate::clients::http::{Failure, Loss, Stage};
 #[error("{action}: {kind}")]
 pub struct Error {
     /// What was being done, for example `reading job template "apply"`.
-    pub action: String,
+    pub action: Box<str>,
     /// What happened.
     pub kind: ErrorKind,
-    /// `X-API-Request-Id` of the request, to find it in the controller's log; empty when none was made.
-    pub request_id: String,
+    /// `X-API-Request-Id` of the request, to find it in the controller's log.
+    pub request_id: Option<Uuid>,
     /// When the controller or a gateway says to come back.
     pub retry_after: Option<Duration>,
     /// The controller's time, when it answered.
@@ -135,9 +136,7 @@ impl Error {
     pub const fn is_answer(&self) -> bool {
         match &self.kind {
             ErrorKind::Unreachable(_) => false,
-            ErrorKind::Ambiguous(doubt) => {
-                !matches!(doubt.cause, DoubtCause::Timeout | DoubtCause::Broken)
-            }
+            ErrorKind::Ambiguous(doubt) => !matches!(doubt.cause, DoubtCause::Timeout | DoubtCause::Broken),
             ErrorKind::Unauthorized
             | ErrorKind::Forbidden { .. }
             | ErrorKind::NotFound { .. }
@@ -191,11 +190,7 @@ impl From<Failure> for ErrorKind {
                 },
                 detail,
             }),
-            Failure::NoAnswer {
-                loss,
-                status: _,
-                detail,
-            } => Self::Ambiguous(Doubt {
+            Failure::NoAnswer { loss, status: _, detail } => Self::Ambiguous(Doubt {
                 cause: match loss {
                     Loss::Timeout => DoubtCause::Timeout,
                     Loss::Broken => DoubtCause::Broken,
@@ -210,10 +205,7 @@ impl From<Failure> for ErrorKind {
 impl ErrorKind {
     /// An answer that is not what the API documents.
     pub(super) fn malformed(detail: impl Into<String>) -> Self {
-        Self::Ambiguous(Doubt {
-            cause: DoubtCause::Malformed,
-            detail: detail.into(),
-        })
+        Self::Ambiguous(Doubt { cause: DoubtCause::Malformed, detail: detail.into() })
     }
 
     /// What a status other than the expected one says about the request.
@@ -222,13 +214,8 @@ impl ErrorKind {
             401 => Self::Unauthorized,
             403 => Self::Forbidden { message },
             404 => Self::NotFound { message },
-            400 | 405 | 406 | 410 | 411 | 413..=415 | 422 | 431 => {
-                Self::Refused { status, message }
-            }
-            _ => Self::Ambiguous(Doubt {
-                cause: DoubtCause::Status(status),
-                detail: format!("status {status}: {message}"),
-            }),
+            400 | 405 | 406 | 410 | 411 | 413..=415 | 422 | 431 => Self::Refused { status, message },
+            _ => Self::Ambiguous(Doubt { cause: DoubtCause::Status(status), detail: format!("status {status}: {message}") }),
         }
     }
 }
@@ -258,35 +245,23 @@ fn flatten(value: &serde_json::Value, name: &str, into: &mut Vec<String>) {
         serde_json::Value::Null => {}
         serde_json::Value::String(text) => into.push(named(text)),
         serde_json::Value::Bool(_) | serde_json::Value::Number(_) => {
-            into.push(named(&value.to_string()))
+            into.push(named(&value.to_string()));
         }
-        serde_json::Value::Array(items) => items
-            .iter()
-            .take(16)
-            .for_each(|item| flatten(item, name, into)),
-        serde_json::Value::Object(fields) => fields
-            .iter()
-            .take(16)
-            .for_each(|(name, item)| flatten(item, name, into)),
+        serde_json::Value::Array(items) => items.iter().take(16).for_each(|item| flatten(item, name, into)),
+        serde_json::Value::Object(fields) => fields.iter().take(16).for_each(|(name, item)| flatten(item, name, into)),
     }
 }
 
 /// `text` without control characters, in one line, cut at a character boundary.
 pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
-    for word in text
-        .split(|c: char| c.is_control() || c.is_whitespace())
-        .filter(|w| !w.is_empty())
-    {
+    for word in text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()) {
         if !line.is_empty() {
             line.push(' ');
         }
         line.push_str(word);
         if line.len() > MESSAGE {
-            let end = (0..=MESSAGE)
-                .rev()
-                .find(|i| line.is_char_boundary(*i))
-                .unwrap_or_default();
+            let end = (0..=MESSAGE).rev().find(|i| line.is_char_boundary(*i)).unwrap_or_default();
             line.truncate(end);
             line.push('…');
             break;
@@ -304,16 +279,10 @@ mod tests {
         for (body, text) in [
             (r#"{"detail":"Not found."}"#, "Not found."),
             (r#"{"__all__":["A.","B."]}"#, "A.; B."),
-            (
-                r#"{"limit":["Not a valid string."],"x":"y"}"#,
-                "limit: Not a valid string.; x: y",
-            ),
+            (r#"{"limit":["Not a valid string."],"x":"y"}"#, "limit: Not a valid string.; x: y"),
             ("{\"error\":\"a\\r\\nb\\u0000c\"}", "a b c"),
             ("", "empty answer"),
-            (
-                "<html><body>Server Error</body></html>",
-                "the answer is not JSON",
-            ),
+            ("<html><body>Server Error</body></html>", "the answer is not JSON"),
         ] {
             assert_eq!(one_line(&message_of(body.as_bytes())), text, "{body}");
         }
@@ -324,25 +293,10 @@ mod tests {
     #[test]
     fn only_answers_of_the_controller_are_definite() {
         for status in [400, 401, 403, 404, 405, 413, 415] {
-            assert!(
-                !matches!(
-                    ErrorKind::of_status(status, String::new()),
-                    ErrorKind::Ambiguous(_)
-                ),
-                "{status}"
-            );
+            assert!(!matches!(ErrorKind::of_status(status, String::new()), ErrorKind::Ambiguous(_)), "{status}");
         }
-        for status in [
-            100, 200, 202, 204, 301, 302, 307, 308, 408, 409, 425, 429, 499, 500, 502, 503, 504,
-            520, 599,
-        ] {
-            assert!(
-                matches!(
-                    ErrorKind::of_status(status, String::new()),
-                    ErrorKind::Ambiguous(_)
-                ),
-                "{status}"
-            );
+        for status in [100, 200, 202, 204, 301, 302, 307, 308, 408, 409, 425, 429, 499, 500, 502, 503, 504, 520, 599] {
+            assert!(matches!(ErrorKind::of_status(status, String::new()), ErrorKind::Ambiguous(_)), "{status}");
         }
     }
 }

@@ -35,25 +35,17 @@ struct Script {
 
 /// What the controller adds to the variables of a host when asked: whether it is enabled, under the new and the old name.
 const ENABLED: [&str; 2] = ["remote_host_enabled", "remote_tower_enabled"];
-const ADDED: [&str; 4] = [
-    "remote_host_enabled",
-    "remote_tower_enabled",
-    "remote_host_id",
-    "remote_tower_id",
-];
+const ADDED: [&str; 4] = ["remote_host_enabled", "remote_tower_enabled", "remote_host_id", "remote_tower_id"];
 
 impl Aap {
     /// All hosts of an inventory, disabled ones included, sorted by name.
     pub async fn inventory_hosts(&self, id: i64) -> Result<Vec<InventoryHost>> {
-        let call = Call::get(
-            "inventories/{id}/script/",
-            format!("reading the hosts of inventory {id}"),
-        )
-        .id(id)
-        .query("hostvars", 1)
-        .query("towervars", 1)
-        .query("all", 1)
-        .limit(LARGE);
+        let call = Call::get("inventories/{id}/script/", format!("reading the hosts of inventory {id}"))
+            .id(id)
+            .query("hostvars", 1)
+            .query("towervars", 1)
+            .query("all", 1)
+            .limit(LARGE);
         let reply = self.call(call).await?;
         let meta = reply.meta.clone();
         let script = reply.json::<Script>()?;
@@ -83,13 +75,7 @@ impl Script {
             let mut order: Vec<(usize, i64, &str)> = groups
                 .iter()
                 .filter(|group| **group != "all")
-                .map(|group| {
-                    (
-                        depths.get(group).copied().unwrap_or(1),
-                        self.priority(group),
-                        *group,
-                    )
-                })
+                .map(|group| (depths.get(group).copied().unwrap_or(1), self.priority(group), *group))
                 .collect();
             order.sort_unstable();
             let mut variables = everywhere.cloned().unwrap_or_default();
@@ -102,11 +88,7 @@ impl Script {
                 name: (*name).to_owned(),
                 enabled: true,
                 variables,
-                groups: groups
-                    .iter()
-                    .filter(|g| !matches!(**g, "all" | "ungrouped"))
-                    .map(|g| (*g).to_owned())
-                    .collect(),
+                groups: groups.iter().filter(|g| !matches!(**g, "all" | "ungrouped")).map(|g| (*g).to_owned()).collect(),
             });
         }
         for host in &mut hosts {
@@ -115,10 +97,7 @@ impl Script {
                 Some(Value::Bool(enabled)) => *enabled,
                 Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
                 _ => {
-                    return Err(format!(
-                        "the answer does not say whether host \"{}\" is enabled",
-                        host.name
-                    ));
+                    return Err(format!("the answer does not say whether host \"{}\" is enabled", host.name));
                 }
             };
             for key in ADDED {
@@ -146,21 +125,14 @@ impl Script {
 
     /// How far each group is below `all`, by the longest way. Variables of deeper groups win.
     fn depths(&self) -> BTreeMap<&str, usize> {
-        let mut depths: BTreeMap<&str, usize> = self
-            .groups
-            .keys()
-            .map(|name| (name.as_str(), usize::from(name != "all")))
-            .collect();
+        let mut depths: BTreeMap<&str, usize> = self.groups.keys().map(|name| (name.as_str(), usize::from(name != "all"))).collect();
         // a longest way visits each group once, so more rounds than groups change nothing unless there is a cycle
         for _ in 0..self.groups.len() {
             let mut changed = false;
             for (name, group) in self.groups.iter().filter(|(name, _)| *name != "all") {
                 let below = depths.get(name.as_str()).copied().unwrap_or(1) + 1;
                 for child in &group.children {
-                    if let Some(depth) = depths
-                        .get_mut(child.as_str())
-                        .filter(|depth| **depth < below)
-                    {
+                    if let Some(depth) = depths.get_mut(child.as_str()).filter(|depth| **depth < below) {
                         *depth = below;
                         changed = true;
                     }
@@ -175,10 +147,7 @@ impl Script {
 
     /// `ansible_group_priority`: among groups of one depth the higher one wins.
     fn priority(&self, group: &str) -> i64 {
-        let value = self
-            .groups
-            .get(group)
-            .and_then(|g| g.vars.get("ansible_group_priority"));
+        let value = self.groups.get(group).and_then(|g| g.vars.get("ansible_group_priority"));
         match value {
             Some(Value::Number(n)) => n.as_i64().unwrap_or(1),
             Some(Value::String(s)) => s.trim().parse().unwrap_or(1),
@@ -214,31 +183,14 @@ mod tests {
         .unwrap();
         let names: Vec<_> = hosts.iter().map(|h| (h.name.as_str(), h.enabled)).collect();
         assert_eq!(names, [("lonely", true), ("web1", true), ("web2", false)]);
-        assert_eq!(
-            Value::from(hosts[0].variables.clone()),
-            json!({"a": "all", "b": "all", "c": "all", "d": "all"})
-        );
+        assert_eq!(Value::from(hosts[0].variables.clone()), json!({"a": "all", "b": "all", "c": "all", "d": "all"}));
         assert!(hosts[0].groups.is_empty());
         // child is deeper than zebra; apple has the higher priority at the depth of zebra
         let web1 = Value::from(hosts[1].variables.clone());
         let expected = json!({"a": "all", "b": "parent", "c": "child", "d": "host", "p": 1, "patch_group": 4, "x": "apple", "ansible_group_priority": 10});
         assert_eq!(web1, expected);
-        assert_eq!(
-            hosts[1]
-                .groups
-                .iter()
-                .map(String::as_str)
-                .collect::<Vec<_>>(),
-            ["apple", "child", "parent", "zebra"]
-        );
-        assert_eq!(
-            hosts[2]
-                .groups
-                .iter()
-                .map(String::as_str)
-                .collect::<Vec<_>>(),
-            ["child", "parent"]
-        );
+        assert_eq!(hosts[1].groups.iter().map(String::as_str).collect::<Vec<_>>(), ["apple", "child", "parent", "zebra"]);
+        assert_eq!(hosts[2].groups.iter().map(String::as_str).collect::<Vec<_>>(), ["child", "parent"]);
     }
 
     #[test]

@@ -7,8 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Aap, Answer, Call, Cancel, Error, HostSummary, Job, JobHosts, JobKind, LARGE, LaunchRequest,
-    Launched, RUN_KEY, Result,
+    Aap, Answer, Call, Cancel, Error, HostSummary, Job, JobHosts, JobKind, LARGE, LaunchRequest, Launched, RUN_KEY, Result,
     error::{Doubt, DoubtCause, ErrorKind},
     types::{RawJob, or_default},
 };
@@ -39,15 +38,16 @@ struct Row {
 
 #[derive(Deserialize)]
 struct Event {
-    event: String,
+    #[serde(rename = "event")]
+    kind: String,
     #[serde(default, deserialize_with = "or_default")]
     host_name: String,
     #[serde(default, deserialize_with = "or_default")]
     failed: bool,
     #[serde(default, deserialize_with = "or_default")]
     changed: bool,
-    #[serde(default, deserialize_with = "or_default")]
-    event_data: EventData,
+    #[serde(default, rename = "event_data", deserialize_with = "or_default")]
+    data: EventData,
 }
 
 #[derive(Default, Deserialize)]
@@ -59,13 +59,10 @@ struct EventData {
 impl Aap {
     /// The highest id of the template's jobs, 0 when it has none: a job launched later has a higher one, whatever clocks say.
     pub async fn baseline(&self, template: i64) -> Result<i64> {
-        let call = Call::get(
-            "unified_jobs/",
-            format!("looking for the latest job of template {template}"),
-        )
-        .query("unified_job_template", template)
-        .query("order_by", "-id")
-        .query("page_size", 1);
+        let call = Call::get("unified_jobs/", format!("looking for the latest job of template {template}"))
+            .query("unified_job_template", template)
+            .query("order_by", "-id")
+            .query("page_size", 1);
         // the first page is all that is wanted
         let rows = self.read_some::<Row>(call, 1).await?;
         Ok(rows.map(|(rows, _)| rows.first().map_or(0, |row| row.id)))
@@ -78,37 +75,19 @@ impl Aap {
     pub async fn launch(&self, template: i64, request: &LaunchRequest) -> Result<Launched> {
         let body = serde_json::json!({"limit": request.limit, "extra_vars": request.extra_vars});
         let action = format!("launching job template {template}");
-        let call = Call::write(
-            Method::POST,
-            "job_templates/{id}/launch/",
-            Some(body),
-            action,
-        )
-        .id(template);
+        let call = Call::write(Method::POST, "job_templates/{id}/launch/", Some(body), action).id(template);
         let reply = self.call(call).await?;
         let meta = reply.meta.clone();
         if reply.status != StatusCode::CREATED {
-            let doubt = Doubt {
-                cause: DoubtCause::Status(reply.status.as_u16()),
-                detail: format!("status {} instead of 201", reply.status),
-            };
+            let doubt =
+                Doubt { cause: DoubtCause::Status(reply.status.as_u16()), detail: format!("status {} instead of 201", reply.status) };
             return Err(meta.error(ErrorKind::Ambiguous(doubt)));
         }
         let raw = reply.json::<RawLaunch>()?;
-        if raw
-            .value
-            .job
-            .or(raw.value.workflow_job)
-            .is_some_and(|id| id != raw.value.id)
-        {
+        if raw.value.job.or(raw.value.workflow_job).is_some_and(|id| id != raw.value.id) {
             return Err(meta.error(ErrorKind::malformed("the answer names two jobs")));
         }
-        Ok(raw.map(|raw| Launched {
-            id: raw.id,
-            kind: raw.kind.into(),
-            url: raw.url,
-            ignored_fields: raw.ignored_fields,
-        }))
+        Ok(raw.map(|raw| Launched { id: raw.id, kind: raw.kind.into(), url: raw.url, ignored_fields: raw.ignored_fields }))
     }
 
     /// Jobs of the template above the id `after` that were launched with `marker` in the variable `fettle_run_key`, oldest first.
@@ -119,33 +98,21 @@ impl Aap {
             .query("unified_job_template", template)
             .query("id__gt", after)
             .query("order_by", "id")
-            .query("page_size", JOBS)
+            .query("page_size", JOBS.to_string())
             .limit(LARGE);
         let rows = self.read_all::<RawJob>(call).await?;
-        Ok(rows.map(|rows| {
-            rows.into_iter()
-                .map(Job::from)
-                .filter(|job| job.variable(RUN_KEY) == Some(marker))
-                .collect()
-        }))
+        Ok(rows.map(|rows| rows.into_iter().map(Job::from).filter(|job| job.variable(RUN_KEY) == Some(marker)).collect()))
     }
 
     /// Many jobs by id, as rows. Those that are gone (history is cleaned up) or may not be seen are missing in the answer.
     pub async fn jobs(&self, ids: &[i64]) -> Result<BTreeMap<i64, Job>> {
-        let mut answer = Answer {
-            value: BTreeMap::new(),
-            date: None,
-        };
+        let mut answer = Answer { value: BTreeMap::new(), date: None };
         for chunk in ids.chunks(JOBS) {
-            let list = chunk
-                .iter()
-                .map(i64::to_string)
-                .collect::<Vec<_>>()
-                .join(",");
+            let list = chunk.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
             let call = Call::get("unified_jobs/", format!("reading {} jobs", chunk.len()))
                 .query("id__in", list)
                 .query("order_by", "id")
-                .query("page_size", JOBS)
+                .query("page_size", JOBS.to_string())
                 .limit(LARGE);
             let rows = self.read_all::<RawJob>(call).await?;
             answer.date = rows.date.or(answer.date);
@@ -162,10 +129,7 @@ impl Aap {
         let action = format!("reading job {id}");
         let call = |route| Call::get(route, action.clone()).id(id).limit(LARGE);
         let raw = match self.read::<RawJob>(call("jobs/{id}/")).await {
-            Err(e) if e.is_not_found() => self
-                .read(call("workflow_jobs/{id}/"))
-                .await
-                .map_err(|_| e)?,
+            Err(e) if e.is_not_found() => self.read(call("workflow_jobs/{id}/")).await.map_err(|_| e)?,
             other => other?,
         };
         Ok(raw.map(Job::from))
@@ -173,78 +137,43 @@ impl Aap {
 
     /// What a job did on each host. Empty while it runs, when it was cancelled, and when no host matched.
     pub async fn host_summaries(&self, id: i64) -> Result<Vec<HostSummary>> {
-        let call = Call::get(
-            "jobs/{id}/job_host_summaries/",
-            format!("reading the hosts of job {id}"),
-        )
-        .id(id)
-        .query("order_by", "id")
-        .query("page_size", 200);
+        let call = Call::get("jobs/{id}/job_host_summaries/", format!("reading the hosts of job {id}"))
+            .id(id)
+            .query("order_by", "id")
+            .query("page_size", 200);
         self.read_all(call).await
     }
 
     /// What the events of a job without summaries tell about its hosts.
     pub async fn host_events(&self, id: i64) -> Result<JobHosts> {
-        let call = Call::get(
-            "jobs/{id}/job_events/",
-            format!("reading the events of job {id}"),
-        )
-        .id(id)
-        .query(
-            "event__in",
-            "runner_on_ok,runner_on_failed,runner_on_unreachable,runner_item_on_failed",
-        )
-        .query("order_by", "counter")
-        .query("page_size", 200)
-        .limit(LARGE);
+        let call = Call::get("jobs/{id}/job_events/", format!("reading the events of job {id}"))
+            .id(id)
+            .query("event__in", "runner_on_ok,runner_on_failed,runner_on_unreachable,runner_item_on_failed")
+            .query("order_by", "counter")
+            .query("page_size", 200)
+            .limit(LARGE);
         let events = self.read_some::<Event>(call, EVENT_PAGES).await?;
-        Ok(events.map(|(events, complete)| JobHosts {
-            hosts: hosts_of(events),
-            complete,
-        }))
+        Ok(events.map(|(events, complete)| JobHosts { hosts: hosts_of(events), complete }))
     }
 
     /// Asks for a job to be cancelled. An accepted request is no fact: ask again until the job is over.
     pub async fn cancel(&self, id: i64) -> Result<Cancel> {
         let action = format!("cancelling job {id}");
-        match self
-            .cancel_at("jobs/{id}/cancel/", id, action.clone())
-            .await
-        {
-            Err(e) if e.is_not_found() => self
-                .cancel_at("workflow_jobs/{id}/cancel/", id, action)
-                .await
-                .map_err(|_| e),
+        match self.cancel_at("jobs/{id}/cancel/", id, action.clone()).await {
+            Err(e) if e.is_not_found() => self.cancel_at("workflow_jobs/{id}/cancel/", id, action).await.map_err(|_| e),
             other => other,
         }
     }
 
     async fn cancel_at(&self, route: &'static str, id: i64, action: String) -> Result<Cancel> {
-        match self
-            .call(Call::write(Method::POST, route, None, action).id(id))
-            .await
-        {
-            Ok(reply) => Ok(Answer {
-                value: Cancel::Requested,
-                date: reply.meta.date,
-            }),
+        match self.call(Call::write(Method::POST, route, None, action).id(id)).await {
+            Ok(reply) => Ok(Answer { value: Cancel::Requested, date: reply.meta.date }),
+            // 409 where a proxy or a later version says it that way
             Err(Error {
-                kind: ErrorKind::Refused { status: 405, .. },
+                kind: ErrorKind::Refused { status: 405, .. } | ErrorKind::Ambiguous(Doubt { cause: DoubtCause::Status(409), .. }),
                 date,
                 ..
-            })
-            | Err(Error {
-                kind:
-                    ErrorKind::Ambiguous(Doubt {
-                        cause: DoubtCause::Status(409),
-                        ..
-                    }),
-                date,
-                ..
-            }) => Ok(Answer {
-                value: Cancel::AlreadyOver,
-                date,
-            }),
+            }) => Ok(Answer { value: Cancel::AlreadyOver, date }),
             Err(e) => Err(e),
         }
     }
@@ -254,8 +183,8 @@ fn hosts_of(events: Vec<Event>) -> BTreeMap<String, super::HostEvents> {
     let mut hosts: BTreeMap<String, super::HostEvents> = BTreeMap::new();
     for event in events.into_iter().filter(|e| !e.host_name.is_empty()) {
         let host = hosts.entry(event.host_name).or_default();
-        let ignored = event.event_data.ignore_errors.unwrap_or(false);
-        match event.event.as_str() {
+        let ignored = event.data.ignore_errors.unwrap_or(false);
+        match event.kind.as_str() {
             "runner_on_ok" => host.tasks += 1,
             "runner_on_failed" => {
                 host.tasks += 1;
@@ -269,7 +198,6 @@ fn hosts_of(events: Vec<Event>) -> BTreeMap<String, super::HostEvents> {
     hosts
 }
 
-/// The kind of job the API path of a job names, for example `/api/v2/workflow_jobs/73/`.
 impl Launched {
     /// Whether the launch gave one job, as it must.
     pub fn is_one_job(&self) -> bool {
@@ -293,10 +221,7 @@ mod tests {
         ]))
         .unwrap();
         let hosts = hosts_of(events);
-        assert_eq!(
-            hosts.keys().map(String::as_str).collect::<Vec<_>>(),
-            ["a", "b", "c", "d"]
-        );
+        assert_eq!(hosts.keys().map(String::as_str).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
         assert!(hosts["a"].changed && !hosts["a"].failed && hosts["a"].tasks == 2);
         assert!(hosts["b"].failed && !hosts["b"].unreachable);
         assert!(hosts["c"].unreachable && hosts["c"].tasks == 0);

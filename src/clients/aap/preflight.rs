@@ -26,16 +26,11 @@ pub fn preflight(template: &Template, needs: &Needs) -> Vec<Problem> {
     let name = format!("template \"{}\" ({})", template.name, template.id);
     let mut problems = vec![];
     let mut block = |message: String| {
-        problems.push(Problem {
-            blocks: true,
-            message,
-        })
+        problems.push(Problem { blocks: true, message });
     };
 
     if !template.ask_limit {
-        block(format!(
-            "turn on \"Prompt on launch\" for Limit in {name}: without it the job would run on the whole inventory"
-        ));
+        block(format!("turn on \"Prompt on launch\" for Limit in {name}: without it the job would run on the whole inventory"));
     }
     if !template.ask_variables {
         block(format!(
@@ -51,21 +46,13 @@ pub fn preflight(template: &Template, needs: &Needs) -> Vec<Problem> {
                 needs.inventory
             ));
         }
-        None => block(format!(
-            "set inventory {} in {name}: it has none",
-            needs.inventory
-        )),
+        None => block(format!("set inventory {} in {name}: it has none", needs.inventory)),
     }
     if template.job_type == "check" {
-        block(format!(
-            "set the job type of {name} to Run: it is Check, which changes nothing on any host"
-        ));
+        block(format!("set the job type of {name} to Run: it is Check, which changes nothing on any host"));
     }
     if template.job_slice_count > 1 {
-        block(format!(
-            "set Job slicing of {name} to 1: it is {}, and slices run independently of each other",
-            template.job_slice_count
-        ));
+        block(format!("set Job slicing of {name} to 1: it is {}, and slices run independently of each other", template.job_slice_count));
     }
     if !template.survey_required.is_empty() {
         block(format!(
@@ -80,34 +67,22 @@ pub fn preflight(template: &Template, needs: &Needs) -> Vec<Problem> {
         ));
     }
     if needs.launches && !template.can_launch {
-        block(format!(
-            "give the user of these credentials the role Execute on {name}: it may see the template, but not launch it"
-        ));
+        block(format!("give the user of these credentials the role Execute on {name}: it may see the template, but not launch it"));
     }
 
     let mut notice = |message: String| {
-        problems.push(Problem {
-            blocks: false,
-            message,
-        })
+        problems.push(Problem { blocks: false, message });
     };
     if template.allow_simultaneous {
         notice(format!(
             "notice: {name} has \"Concurrent jobs\" on: other people's launches of it may run beside Fettle's, which keeps only its own runs apart"
         ));
     } else {
-        notice(format!(
-            "notice: {name} has \"Concurrent jobs\" off: runs of it wait for each other in the controller's queue"
-        ));
+        notice(format!("notice: {name} has \"Concurrent jobs\" off: runs of it wait for each other in the controller's queue"));
     }
-    for (what, tags) in [
-        ("runs only tasks tagged", &template.job_tags),
-        ("skips tasks tagged", &template.skip_tags),
-    ] {
+    for (what, tags) in [("runs only tasks tagged", &template.job_tags), ("skips tasks tagged", &template.skip_tags)] {
         if !tags.is_empty() {
-            notice(format!(
-                "notice: {name} {what} {tags}: the guard must still run"
-            ));
+            notice(format!("notice: {name} {what} {tags}: the guard must still run"));
         }
     }
     problems
@@ -131,26 +106,16 @@ mod tests {
         }
     }
 
-    const NEEDS: Needs = Needs {
-        inventory: 2,
-        launches: true,
-    };
+    const NEEDS: Needs = Needs { inventory: 2, launches: true };
 
     fn blocking(template: &Template, needs: &Needs) -> Vec<String> {
-        preflight(template, needs)
-            .into_iter()
-            .filter(|p| p.blocks)
-            .map(|p| p.message)
-            .collect()
+        preflight(template, needs).into_iter().filter(|p| p.blocks).map(|p| p.message).collect()
     }
 
     #[test]
     fn a_good_template_has_only_notices() {
         for allow_simultaneous in [true, false] {
-            let template = Template {
-                allow_simultaneous,
-                ..good()
-            };
+            let template = Template { allow_simultaneous, ..good() };
             assert_eq!(blocking(&template, &NEEDS), Vec::<String>::new());
             assert_eq!(preflight(&template, &NEEDS).len(), 1);
         }
@@ -158,27 +123,16 @@ mod tests {
 
     #[test]
     fn each_fault_is_named_with_its_remedy() {
-        let faults: [(fn(&mut Template), &str); 10] = [
-            (
-                |t| t.ask_limit = false,
-                "for Limit in template \"apply\" (9)",
-            ),
-            (
-                |t| t.ask_variables = false,
-                "for Variables in template \"apply\" (9)",
-            ),
+        type Fault = (fn(&mut Template), &'static str);
+        let faults: [Fault; 10] = [
+            (|t| t.ask_limit = false, "for Limit in template \"apply\" (9)"),
+            (|t| t.ask_variables = false, "for Variables in template \"apply\" (9)"),
             (|t| t.inventory = Some(3), "set the same inventory"),
             (|t| t.inventory = None, "set inventory 2"),
             (|t| t.job_type = "check".into(), "to Run"),
             (|t| t.job_slice_count = 2, "Job slicing"),
-            (
-                |t| t.survey_required = vec!["severity".into()],
-                "requires severity",
-            ),
-            (
-                |t| t.passwords_needed = vec!["ssh_password".into()],
-                "asks for ssh_password",
-            ),
+            (|t| t.survey_required = vec!["severity".into()], "requires severity"),
+            (|t| t.passwords_needed = vec!["ssh_password".into()], "asks for ssh_password"),
             (|t| t.can_launch = false, "role Execute"),
             (|t| t.inventory_name = Some("x".into()), ""),
         ];
@@ -189,30 +143,15 @@ mod tests {
             if text.is_empty() {
                 assert!(found.is_empty(), "{found:?}");
             } else {
-                assert!(
-                    found.len() == 1 && found[0].contains(text),
-                    "{text}: {found:?}"
-                );
+                assert!(found.len() == 1 && found[0].contains(text), "{text}: {found:?}");
             }
         }
     }
 
     #[test]
     fn a_reader_need_not_be_able_to_launch() {
-        let template = Template {
-            can_launch: false,
-            ..good()
-        };
-        assert!(
-            blocking(
-                &template,
-                &Needs {
-                    launches: false,
-                    ..NEEDS
-                }
-            )
-            .is_empty()
-        );
+        let template = Template { can_launch: false, ..good() };
+        assert!(blocking(&template, &Needs { launches: false, ..NEEDS }).is_empty());
     }
 
     #[test]

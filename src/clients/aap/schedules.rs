@@ -27,11 +27,7 @@ impl Aap {
     /// Creates a schedule that fires once. May be repeated with the same name: the second one of a template is never made.
     ///
     /// A template that does not prompt for limit or variables makes this fail with `Refused` (a launch would have dropped them in silence).
-    pub async fn create_schedule(
-        &self,
-        template: i64,
-        request: &ScheduleRequest,
-    ) -> Result<CreateSchedule> {
+    pub async fn create_schedule(&self, template: i64, request: &ScheduleRequest) -> Result<CreateSchedule> {
         let body = json!({
             "name": request.name,
             "description": request.description,
@@ -42,46 +38,25 @@ impl Aap {
             "enabled": true,
         });
         let action = format!("creating schedule \"{}\"", request.name);
-        let reply = match self
-            .call(Call::write(Method::POST, "schedules/", Some(body), action))
-            .await
-        {
+        let reply = match self.call(Call::write(Method::POST, "schedules/", Some(body), action)).await {
             Ok(reply) => reply,
-            Err(e) => match &e.kind {
-                ErrorKind::Refused {
-                    status: 400,
-                    message,
-                } if names_a_duplicate(message) => {
-                    return Ok(Answer {
-                        value: CreateSchedule::AlreadyExists,
-                        date: e.date,
-                    });
-                }
-                _ => return Err(e),
-            },
+            Err(e) if matches!(&e.kind, ErrorKind::Refused { status: 400, message } if names_a_duplicate(message)) => {
+                return Ok(Answer { value: CreateSchedule::AlreadyExists, date: e.date });
+            }
+            Err(e) => return Err(e),
         };
         if reply.status != StatusCode::CREATED {
-            let doubt = Doubt {
-                cause: DoubtCause::Status(reply.status.as_u16()),
-                detail: format!("status {} instead of 201", reply.status),
-            };
+            let doubt =
+                Doubt { cause: DoubtCause::Status(reply.status.as_u16()), detail: format!("status {} instead of 201", reply.status) };
             return Err(reply.meta.error(ErrorKind::Ambiguous(doubt)));
         }
-        Ok(reply
-            .json::<Schedule>()?
-            .map(|s| CreateSchedule::Created(Box::new(s))))
+        Ok(reply.json::<Schedule>()?.map(|s| CreateSchedule::Created(Box::new(s))))
     }
 
     /// Switches a schedule off: it launches nothing from now on. May be repeated.
     pub async fn disable_schedule(&self, id: i64) -> Result<Schedule> {
         let action = format!("disabling schedule {id}");
-        let call = Call::write(
-            Method::PATCH,
-            "schedules/{id}/",
-            Some(json!({"enabled": false})),
-            action,
-        )
-        .id(id);
+        let call = Call::write(Method::PATCH, "schedules/{id}/", Some(json!({"enabled": false})), action).id(id);
         let reply = self.call(call).await?;
         let meta = reply.meta.clone();
         let schedule = reply.json::<Schedule>()?;
@@ -93,20 +68,16 @@ impl Aap {
 
     /// A schedule.
     pub async fn schedule(&self, id: i64) -> Result<Schedule> {
-        self.read(Call::get("schedules/{id}/", format!("reading schedule {id}")).id(id))
-            .await
+        self.read(Call::get("schedules/{id}/", format!("reading schedule {id}")).id(id)).await
     }
 
     /// Everything that schedules of this name have launched, oldest first.
     pub async fn jobs_of_schedule(&self, name: &str) -> Result<Vec<Job>> {
-        let call = Call::get(
-            "unified_jobs/",
-            format!("looking for jobs of schedule \"{name}\""),
-        )
-        .query("schedule__name", name)
-        .query("order_by", "id")
-        .query("page_size", 50)
-        .limit(super::LARGE);
+        let call = Call::get("unified_jobs/", format!("looking for jobs of schedule \"{name}\""))
+            .query("schedule__name", name)
+            .query("order_by", "id")
+            .query("page_size", 50)
+            .limit(super::LARGE);
         let rows = self.read_all::<RawJob>(call).await?;
         Ok(rows.map(|rows| rows.into_iter().map(Job::from).collect()))
     }
@@ -114,16 +85,12 @@ impl Aap {
 
 /// A rule that fires once, at `start`.
 fn rrule(start: Timestamp) -> String {
-    format!(
-        "DTSTART:{} RRULE:FREQ=MINUTELY;INTERVAL=1;COUNT=1",
-        start.strftime("%Y%m%dT%H%M%SZ")
-    )
+    format!("DTSTART:{} RRULE:FREQ=MINUTELY;INTERVAL=1;COUNT=1", start.strftime("%Y%m%dT%H%M%SZ"))
 }
 
 /// The two ways the controller says that the name is taken: by its own check, and by the constraint of its database when two requests race.
 fn names_a_duplicate(message: &str) -> bool {
-    message.contains("already exists")
-        || message.contains("duplicate key value violates unique constraint")
+    message.contains("already exists") || message.contains("duplicate key value violates unique constraint")
 }
 
 #[cfg(test)]
@@ -133,22 +100,13 @@ mod tests {
     #[test]
     fn rules_fire_once() {
         let start = "2026-11-21T09:14:27.9Z".parse().unwrap();
-        assert_eq!(
-            rrule(start),
-            "DTSTART:20261121T091427Z RRULE:FREQ=MINUTELY;INTERVAL=1;COUNT=1"
-        );
+        assert_eq!(rrule(start), "DTSTART:20261121T091427Z RRULE:FREQ=MINUTELY;INTERVAL=1;COUNT=1");
     }
 
     #[test]
     fn both_texts_of_a_taken_name_are_known() {
-        assert!(names_a_duplicate(
-            "Schedule with this Unified job template and Name already exists."
-        ));
-        assert!(names_a_duplicate(
-            "duplicate key value violates unique constraint \"unique_schedule\""
-        ));
-        assert!(!names_a_duplicate(
-            "limit: Field is not configured to prompt on launch."
-        ));
+        assert!(names_a_duplicate("Schedule with this Unified job template and Name already exists."));
+        assert!(names_a_duplicate("duplicate key value violates unique constraint \"unique_schedule\""));
+        assert!(!names_a_duplicate("limit: Field is not configured to prompt on launch."));
     }
 }

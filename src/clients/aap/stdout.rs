@@ -46,60 +46,42 @@ impl Aap {
     ///
     /// Uses the download form: the others replace an output of more than 1 MiB by a sentence, with status 200.
     pub async fn stdout(&self, id: i64, cap: u64) -> Result<Stdout> {
-        let call = Call::get(
-            "jobs/{id}/stdout/",
-            format!("reading the output of job {id}"),
-        )
-        .id(id)
-        .query("format", "txt_download");
+        let call = Call::get("jobs/{id}/stdout/", format!("reading the output of job {id}")).id(id).query("format", "txt_download");
         let prefix = self.prefix().await?.to_owned();
         let url = self.url(&prefix, &call);
         let (streamed, meta) = self.open_ok(url, call).await?;
         let date = meta.date;
         let truncated = Arc::new(AtomicBool::new(false));
         let state = (streamed, cap, meta, Arc::clone(&truncated), false);
-        let chunks = futures::stream::unfold(
-            state,
-            |(mut streamed, left, meta, truncated, over)| async move {
-                if over {
-                    return None;
+        let chunks = futures::stream::unfold(state, |(mut streamed, left, meta, truncated, over)| async move {
+            if over {
+                return None;
+            }
+            match streamed.chunk().await {
+                Ok(None) => None,
+                Ok(Some(chunk)) => {
+                    let size = chunk.len() as u64;
+                    let (chunk, over) = match usize::try_from(left) {
+                        Ok(room) if size > left => {
+                            truncated.store(true, Ordering::Release);
+                            (chunk.slice(..room), true)
+                        }
+                        _ => (chunk, false),
+                    };
+                    Some((Ok(chunk), (streamed, left.saturating_sub(size), meta, truncated, over)))
                 }
-                match streamed.chunk().await {
-                    Ok(None) => None,
-                    Ok(Some(chunk)) => {
-                        let size = chunk.len() as u64;
-                        let (chunk, over) = match usize::try_from(left) {
-                            Ok(room) if size > left => {
-                                truncated.store(true, Ordering::Release);
-                                (chunk.slice(..room), true)
-                            }
-                            _ => (chunk, false),
-                        };
-                        Some((
-                            Ok(chunk),
-                            (streamed, left.saturating_sub(size), meta, truncated, over),
-                        ))
-                    }
-                    Err(failure) => {
-                        let error = meta.clone().error(failure.into());
-                        Some((Err(error), (streamed, 0, meta, truncated, true)))
-                    }
+                Err(failure) => {
+                    let error = meta.clone().error(failure.into());
+                    Some((Err(error), (streamed, 0, meta, truncated, true)))
                 }
-            },
-        );
+            }
+        });
         let chunks: BoxStream<'static, _> = Box::pin(chunks);
-        Ok(Answer {
-            value: Stdout { chunks, truncated },
-            date,
-        })
+        Ok(Answer { value: Stdout { chunks, truncated }, date })
     }
 
     /// Opens a stream; the gate is free again as soon as the status is there, so that slow readers hold nobody up.
-    async fn open_ok(
-        &self,
-        url: wire::Url,
-        call: Call,
-    ) -> std::result::Result<(wire::Streamed, super::Meta), Error> {
+    async fn open_ok(&self, url: wire::Url, call: Call) -> std::result::Result<(wire::Streamed, super::Meta), Error> {
         let limit = call.limit;
         let (streamed, meta, _permit) = self.open(url, call, wire::STREAM_DEADLINE).await?;
         if streamed.status.is_success() {

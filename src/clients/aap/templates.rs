@@ -9,6 +9,7 @@ use super::{
 };
 use crate::api::shared::NameOrId;
 
+#[expect(clippy::struct_excessive_bools, reason = "the API has them")]
 #[derive(Deserialize)]
 struct RawTemplate {
     id: i64,
@@ -69,14 +70,10 @@ impl Aap {
         let raw: Answer<RawTemplate> = match which {
             NameOrId::Id(id) => {
                 let action = format!("reading job template {id}");
-                self.read(Call::get("job_templates/{id}/", action).id(*id))
-                    .await?
+                self.read(Call::get("job_templates/{id}/", action).id(*id)).await?
             }
             NameOrId::Name(name) => {
-                let call = Call::get(
-                    "job_templates/",
-                    format!("looking for job template \"{name}\""),
-                );
+                let call = Call::get("job_templates/", format!("looking for job template \"{name}\""));
                 let label = |t: &RawTemplate| (t.id, organization(&t.summary_fields));
                 self.only(call, "job template", name, label).await?
             }
@@ -84,9 +81,7 @@ impl Aap {
         let raw = raw.value;
         let id = raw.id;
         let action = format!("reading the launch page of job template {id}");
-        let page: Answer<LaunchPage> = self
-            .read(Call::get("job_templates/{id}/launch/", action).id(id))
-            .await?;
+        let page: Answer<LaunchPage> = self.read(Call::get("job_templates/{id}/launch/", action).id(id)).await?;
         Ok(page.map(|page| raw.with(page)))
     }
 
@@ -95,8 +90,7 @@ impl Aap {
         let raw: Answer<RawInventory> = match which {
             NameOrId::Id(id) => {
                 let action = format!("reading inventory {id}");
-                self.read(Call::get("inventories/{id}/", action).id(*id))
-                    .await?
+                self.read(Call::get("inventories/{id}/", action).id(*id)).await?
             }
             NameOrId::Name(name) => {
                 let call = Call::get("inventories/", format!("looking for inventory \"{name}\""));
@@ -122,22 +116,9 @@ impl Aap {
         label: impl Fn(&T) -> (i64, Option<String>),
     ) -> Result<T> {
         let action = call.action.clone();
-        let found = self
-            .read_all::<T>(
-                call.query("name", name)
-                    .query("order_by", "id")
-                    .query("page_size", 25),
-            )
-            .await?;
+        let found = self.read_all::<T>(call.query("name", name).query("order_by", "id").query("page_size", 25)).await?;
         let date = found.date;
-        let error = |kind| {
-            Err(Meta {
-                action,
-                date,
-                ..Meta::default()
-            }
-            .error(kind))
-        };
+        let error = |kind| Err(Meta { action, date, ..Meta::default() }.error(kind));
         let mut rows = found.value;
         if rows.len() > 1 {
             let places: Vec<String> = rows
@@ -145,26 +126,17 @@ impl Aap {
                 .take(8)
                 .map(|row| {
                     let (id, organization) = label(row);
-                    format!(
-                        "{id} in organization \"{}\"",
-                        organization.unwrap_or_default()
-                    )
+                    format!("{id} in organization \"{}\"", organization.unwrap_or_default())
                 })
                 .collect();
             return error(ErrorKind::NotUnique {
-                message: format!(
-                    "{} have the name \"{name}\" ({}): give the number instead of the name",
-                    rows.len(),
-                    places.join(", ")
-                ),
+                message: format!("{} have the name \"{name}\" ({}): give the number instead of the name", rows.len(), places.join(", ")),
             });
         }
         match rows.pop() {
             Some(value) => Ok(Answer { value, date }),
             None => error(ErrorKind::NotFound {
-                message: format!(
-                    "no {kind} has the name \"{name}\", or the user of these credentials may not see it"
-                ),
+                message: format!("no {kind} has the name \"{name}\", or the user of these credentials may not see it"),
             }),
         }
     }

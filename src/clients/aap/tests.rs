@@ -44,7 +44,10 @@ fn recorded_jobs_are_read() {
     assert_eq!(job.artifacts["result_key"], "value-marker-42");
 
     let scheduled = rows::<types::RawJob>(&dir, "schedule_jobs").into_iter().map(Job::from).next().unwrap();
-    assert_eq!((scheduled.launch_type.as_str(), scheduled.schedule, scheduled.schedule_name.as_deref()), ("scheduled", Some(6), Some("rr-uid-1")));
+    assert_eq!(
+        (scheduled.launch_type.as_str(), scheduled.schedule, scheduled.schedule_name.as_deref()),
+        ("scheduled", Some(6), Some("rr-uid-1"))
+    );
     assert_eq!((scheduled.event_processing_finished, scheduled.host_status_counts), (None, None));
 
     for (name, status) in [
@@ -67,7 +70,9 @@ fn every_recorded_list_of_jobs_is_read() {
     let mut read_ = 0;
     for entry in std::fs::read_dir(&dir).unwrap().flatten().filter(|e| e.path().is_file()) {
         let sample: Value = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
-        let Some(results) = sample["body"]["results"].as_array() else { continue };
+        let Some(results) = sample["body"]["results"].as_array() else {
+            continue;
+        };
         for row in results {
             let kind = row["type"].as_str().unwrap_or_default();
             let result = match kind {
@@ -124,7 +129,13 @@ fn pages_are_followed_on_the_same_path_only() {
     assert_eq!(next("https://aap.example.com/api/v2/jobs/?id__in=1,2&page=2").as_deref(), Ok(second));
     // a link cannot choose another path
     assert_eq!(next("/api/v2/users/?id__in=1,2&page=2").as_deref(), Ok(second));
-    for away in ["https://evil.example/api/v2/jobs/?page=2", "//evil.example/?page=2", "http://aap.example.com/?page=2", "https://aap.example.com:444/?page=2", "javascript:x"] {
+    for away in [
+        "https://evil.example/api/v2/jobs/?page=2",
+        "//evil.example/?page=2",
+        "http://aap.example.com/?page=2",
+        "https://aap.example.com:444/?page=2",
+        "javascript:x",
+    ] {
         assert!(next(away).is_err(), "{away}");
     }
     assert!(next("?id__in=1,2&page_size=50").is_err(), "a loop");

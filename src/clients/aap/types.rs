@@ -21,10 +21,7 @@ pub struct Answer<T> {
 impl<T> Answer<T> {
     /// The same answer with another value.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Answer<U> {
-        Answer {
-            value: f(self.value),
-            date: self.date,
-        }
+        Answer { value: f(self.value), date: self.date }
     }
 }
 
@@ -76,6 +73,7 @@ pub struct User {
 }
 
 /// A job template, as far as launching it is concerned: its detail and the answer of its launch page.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent switches of the template")]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Template {
     /// Numeric id.
@@ -370,9 +368,7 @@ impl Job {
 
     /// What the playbook reported for each host: `artifacts.fettle_report`.
     pub fn reports(&self) -> Option<&Map<String, Value>> {
-        self.artifacts
-            .get("fettle_report")
-            .and_then(Value::as_object)
+        self.artifacts.get("fettle_report").and_then(Value::as_object)
     }
 }
 
@@ -439,9 +435,7 @@ pub enum Cancel {
 }
 
 /// `null` as the default of the type.
-pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    d: D,
-) -> Result<T, D::Error> {
+pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(d).map(Option::unwrap_or_default)
 }
 
@@ -537,7 +531,7 @@ impl From<RawJob> for Job {
             explanation: raw.job_explanation,
             artifacts: match raw.artifacts {
                 Value::Object(map) => map,
-                _ => Map::new(),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
             },
             event_processing_finished: raw.event_processing_finished,
             host_status_counts: raw.host_status_counts,
@@ -549,10 +543,7 @@ impl From<RawJob> for Job {
 fn variables(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
-        Value::String(text) => serde_json::from_str(&text)
-            .ok()
-            .or_else(|| crate::yaml::from_str(&text).ok())
-            .unwrap_or_default(),
+        Value::String(text) => serde_json::from_str(&text).ok().or_else(|| crate::yaml::from_str(&text).ok()).unwrap_or_default(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => Map::new(),
     }
 }
@@ -568,10 +559,7 @@ mod tests {
             assert_eq!(variables(value).get("a"), Some(&Value::from(1)), "{text}");
         }
         for text in ["null", "\"\"", "[]", "\"[1]\"", "\"{\"", "3"] {
-            assert!(
-                variables(serde_json::from_str(text).unwrap()).is_empty(),
-                "{text}"
-            );
+            assert!(variables(serde_json::from_str(text).unwrap()).is_empty(), "{text}");
         }
     }
 
@@ -589,10 +577,7 @@ mod tests {
             ("never updated", false),
         ] {
             let status = JobStatus::from(word.to_owned());
-            assert_eq!(
-                (status.is_over(), status.to_string().as_str()),
-                (over, word)
-            );
+            assert_eq!((status.is_over(), status.to_string().as_str()), (over, word));
         }
     }
 }
