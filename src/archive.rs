@@ -27,6 +27,7 @@ use jiff::Timestamp;
 use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub(crate) use self::upload::random_name;
 pub use self::{key::Key, remote::Store, sweep::Swept};
 use self::{record::Record, seal::Seals};
 use crate::api::patch_run::LogRef;
@@ -292,7 +293,7 @@ impl Archive {
 
     /// Writes and removes a small object: `Ok` proves that the archive can be written to.
     pub async fn probe(&self) -> Result<(), Error> {
-        let path = Path::from_iter(["probe", &upload::random_name()]);
+        let path = Path::from_iter(["probe", &random_name()]);
         self.store.put(&path, PutPayload::from_static(b"fettle")).await?;
         Ok(self.store.delete(&path).await?)
     }

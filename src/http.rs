@@ -1,1 +1,397 @@
 //! The HTTP server: health, metrics, logs, runs, and the intake of logs and records.
+//!
+//! Open to everybody: `/health`, `/ready`, `/metrics`; they hold no names. Everything else needs a token. See [`auth`] for who is who and
+//! [`logs`] for what an answer gives away.
+
+pub mod auth;
+pub mod intake;
+pub mod limits;
+pub mod logs;
+pub mod metrics;
+pub mod problem;
+pub mod range;
+pub mod runs;
+pub mod table;
+pub mod tls;
+
+use std::{
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use clap::Args;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use hyper_util::rt::TokioTimer;
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use tokio::{sync::Mutex, time::Instant};
+use tower_http::{CompressionLevel, catch_panic::CatchPanicLayer, compression::CompressionLayer};
+use tracing::Instrument as _;
+
+use self::{auth::Auth, limits::Streams, metrics::Metrics, problem::Problem, tls::Tls};
+use crate::archive::{self, Archive, settings::ArchiveArgs};
+
+/// Bytes of a record at most: 1,000 hosts with everything that is kept about each.
+const MAX_RECORD: usize = 4 << 20;
+/// How long an answer may take, logs in either direction excepted.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How long downloads may go on after the server was asked to stop.
+const GRACE: Duration = Duration::from_secs(20);
+/// How long what `/ready` found out is believed.
+const READY_TTL: Duration = Duration::from_secs(5);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How `fettle server` runs.
+#[derive(Args, Clone, Debug)]
+pub struct ServerArgs {
+    /// Address to listen on.
+    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8443")]
+    pub listen: SocketAddr,
+    /// The archive.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
+    /// Days that logs are kept.
+    #[arg(long, env = "LOG_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(i64).range(1..=36_500))]
+    pub log_retention_days: i64,
+    /// Days that records (results and host tables) are kept.
+    #[arg(long, env = "RECORD_RETENTION_DAYS", default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..=36_500))]
+    pub record_retention_days: i64,
+    /// Certificate chain (PEM); read again when it changes. Without it the server makes its own CA and certificate.
+    #[arg(long, env = "TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM).
+    #[arg(long, env = "TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Directory of the self-made CA and certificate; must outlive restarts.
+    #[arg(long, env = "TLS_DIR", default_value = "/var/lib/fettle/tls")]
+    pub tls_dir: PathBuf,
+    /// Names and addresses in the self-made certificate.
+    #[arg(
+        long = "tls-name",
+        env = "TLS_NAMES",
+        value_delimiter = ',',
+        default_value = "fettle-server,fettle-server.fettle-system,fettle-server.fettle-system.svc,fettle-server.fettle-system.svc.cluster.local,localhost,127.0.0.1"
+    )]
+    pub tls_names: Vec<String>,
+    /// ConfigMap in the server's namespace to which the self-made CA is written (key `ca.crt`), for the manager and for users.
+    #[arg(long, env = "TLS_CA_CONFIG_MAP", requires = "namespace")]
+    pub tls_ca_config_map: Option<String>,
+    /// The server's own namespace.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// ServiceAccount that may send logs and records.
+    #[arg(long, env = "MANAGER_ACCOUNT", default_value = "system:serviceaccount:fettle-system:fettle-manager")]
+    pub manager_account: String,
+    /// A connection or a log that does not move for this long is cut off.
+    #[arg(long, env = "IDLE_TIMEOUT", default_value = "30s")]
+    pub idle_timeout: SignedDuration,
+    /// How often the certificate files are looked at.
+    #[arg(long, default_value = "10s", hide = true)]
+    pub tls_reload: SignedDuration,
+}
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The archive cannot be opened.
+    #[error(transparent)]
+    Archive(#[from] archive::Error),
+    /// There is no usable certificate.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The address cannot be listened on, or listening failed.
+    #[error("{address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What every request may use.
+pub struct App {
+    archive: Archive,
+    client: Client,
+    auth: Auth,
+    streams: Streams,
+    metrics: Metrics,
+    manager_account: String,
+    idle: Duration,
+    /// When the server last looked whether it is ready, and what is missing.
+    ready: Mutex<Option<(Instant, Option<&'static str>)>>,
+}
+
+/// Runs the server until `shutdown`. `client` needs the rights to create TokenReview and SubjectAccessReview and to get PatchRuns.
+pub async fn serve(args: ServerArgs, client: Client, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    Server::bind(args, client).await?.run(shutdown).await
+}
+
+/// A server that listens and does not answer yet.
+pub struct Server {
+    args: ServerArgs,
+    app: Arc<App>,
+    tls: Tls,
+    ca: Option<PathBuf>,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Opens the archive, reads or makes the certificate, and listens.
+    pub async fn bind(args: ServerArgs, client: Client) -> Result<Self, Error> {
+        let source = match (args.tls_cert.clone(), args.tls_key.clone()) {
+            (Some(cert), Some(key)) => tls::Source::Files { cert, key },
+            (None | Some(_), None | Some(_)) => tls::Source::SelfMade { directory: args.tls_dir.clone(), names: args.tls_names.clone() },
+        };
+        let ca = source.ca();
+        let tls = Tls::load(source, crate::clock::now())?;
+        if let Some(ca) = &ca {
+            tracing::info!(ca = %ca.display(), "clients must trust this CA");
+        }
+        let archive = args.archive.open()?;
+        archive.probe().await?;
+        let failed = |source| Error::Listen { address: args.listen, source };
+        let listener = TcpListener::bind(args.listen).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let metrics = Metrics::default();
+        let app = Arc::new(App {
+            archive,
+            auth: Auth::new(client.clone(), metrics.clone()),
+            client,
+            streams: Streams::default(),
+            metrics,
+            manager_account: args.manager_account.clone(),
+            idle: args.idle_timeout.unsigned_abs(),
+            ready: Mutex::default(),
+        });
+        Ok(Self { args, app, tls, ca, listener, address })
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The file with the CA that clients must trust, when it is self-made.
+    pub fn ca(&self) -> Option<&PathBuf> {
+        self.ca.as_ref()
+    }
+
+    /// Answers until `shutdown`, then lets what is being answered end, for [`GRACE`] at most.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        let Self { args, app, tls, ca, listener, address } = self;
+        let failed = |source| Error::Listen { address, source };
+        let handle = axum_server::Handle::new();
+        let mut server = axum_server::from_tcp_rustls(listener, tls.config.clone())
+            .map_err(failed)?
+            .map(|tls| tls.acceptor(limits::Gate::new(app.idle)))
+            .handle(handle.clone());
+        configure(server.http_builder());
+        tracing::info!(%address, "listening");
+        let background = futures::future::join3(
+            tls.watch(args.tls_reload.unsigned_abs()),
+            sweep_daily(Arc::clone(&app), args.log_retention_days, args.record_retention_days),
+            publish_ca(app.client.clone(), args.namespace.clone().zip(args.tls_ca_config_map.clone()).zip(ca)),
+        );
+        let stopping = async {
+            shutdown.await;
+            handle.graceful_shutdown(Some(GRACE));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            ended = server.serve(router(app).into_make_service()) => ended.map_err(failed),
+            _ = background => Ok(()),
+            () = stopping => Ok(()),
+        }
+    }
+}
+
+/// Limits of the protocol: slow heads, large heads, many streams, dead peers.
+fn configure(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(10))
+        .max_headers(64)
+        .max_buf_size(64 << 10);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .max_concurrent_streams(64)
+        .max_header_list_size(16 << 10)
+        .max_send_buf_size(256 << 10);
+}
+
+/// Every route.
+pub fn router(app: Arc<App>) -> Router {
+    let logs = Router::new()
+        .route("/api/logs/{id}", get(logs::get))
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+        .layer(middleware::map_response(logs::weaken_tag));
+    // who it is comes before what it sends
+    let manager_only = || middleware::from_fn_with_state(Arc::clone(&app), intake::manager_only);
+    let intake = Router::new()
+        .route("/internal/logs/{key}", get(intake::log_meta).put(intake::put_log))
+        .layer(DefaultBodyLimit::disable())
+        .layer(manager_only());
+    let records = Router::new()
+        .route("/internal/records/{key}", get(intake::record).put(intake::put_record))
+        .layer(DefaultBodyLimit::max(MAX_RECORD))
+        .layer(manager_only());
+    let quick = Router::new()
+        .route("/health", get(async || "ok\n"))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics_text))
+        .route("/api/runs/{namespace}/{name}", get(runs::get))
+        .merge(records)
+        .fallback(async || Problem::not_found())
+        .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "that cannot be done here"))
+        .layer(middleware::from_fn(in_time));
+    quick
+        .merge(logs)
+        .merge(intake)
+        .layer(CatchPanicLayer::custom(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this is a fault of the server").into_response()))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), envelope))
+        .with_state(app)
+}
+
+/// Ends what takes too long.
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(ANSWER, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable("that took too long").into_response(),
+    }
+}
+
+/// What all answers have in common: an id, problems as JSON, a line in our log, a count.
+async fn envelope(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let span = tracing::info_span!("request", request_id = %id, %method, route, trace_id = trace_id(request.headers()));
+    let mut response = next.run(request).instrument(span.clone()).await;
+    if response.status().is_client_error() || response.status().is_server_error() {
+        let problem = response.extensions_mut().remove::<Problem>();
+        response = problem.unwrap_or_else(|| Problem::new(response.status(), "the request cannot be understood")).render(&id);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    let (code, took) = (response.status().as_u16(), started.elapsed());
+    app.metrics.request(&method, &route, code, took);
+    let _entered = span.enter();
+    match route.as_str() {
+        "/health" | "/ready" | "/metrics" => tracing::debug!(code, ?took, "answered"),
+        _ => tracing::info!(code, ?took, "answered"),
+    }
+    response
+}
+
+/// The id a caller gave, when it is harmless, or a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let harmless = |id: &&str| (8..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let given = headers.get(&REQUEST_ID).and_then(|v| v.to_str().ok()).filter(harmless);
+    given.map_or_else(archive::random_name, str::to_owned)
+}
+
+/// The trace a caller is in (W3C trace context); empty when it is in none.
+fn trace_id(headers: &HeaderMap) -> &str {
+    let parent = headers.get("traceparent").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let id = parent.split('-').nth(1).unwrap_or_default();
+    if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) { id } else { "" }
+}
+
+async fn metrics_text(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let text = app.metrics.text().map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"))?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+/// Whether the archive can be written to and the API server tells who is who.
+async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
+    let mut known = app.ready.lock().await;
+    let missing = match *known {
+        Some((at, missing)) if at.elapsed() < READY_TTL => missing,
+        Some(_) | None => {
+            let (archive, reviews) = futures::join!(app.archive.probe(), app.auth.probe());
+            if let Err(error) = &archive {
+                tracing::error!(%error, "not ready");
+            }
+            let missing = match (archive.is_ok(), reviews) {
+                (true, true) => None,
+                (false, _) => Some("the archive cannot be written to"),
+                (true, false) => Some("the Kubernetes API server does not answer"),
+            };
+            *known = Some((Instant::now(), missing));
+            missing
+        }
+    };
+    missing.map_or(Ok("ok\n"), |missing| Err(Problem::unavailable(missing)))
+}
+
+/// Applies the retention once a day, for ever; the first time a minute after the start.
+async fn sweep_daily(app: Arc<App>, log_days: i64, record_days: i64) {
+    let days = |days: i64| SignedDuration::from_hours(days * 24);
+    let mut wait = Duration::from_mins(1);
+    loop {
+        tokio::time::sleep(wait).await;
+        let now = crate::clock::now();
+        wait = match app.archive.sweep(now, days(log_days), days(record_days)).await {
+            Ok(swept) => {
+                app.metrics.swept(swept, now);
+                tracing::info!(logs = swept.logs, records = swept.records, leftovers = swept.leftovers, "retention applied");
+                Duration::from_hours(24)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the retention could not be applied");
+                Duration::from_mins(10)
+            }
+        };
+    }
+}
+
+/// Writes the self-made CA where the manager and users can read it; then has nothing more to do.
+async fn publish_ca(client: Client, what: Option<((String, String), PathBuf)>) {
+    if let Some(((namespace, name), file)) = what {
+        let api = Api::<ConfigMap>::namespaced(client, &namespace);
+        while let Err(error) = publish(&api, &name, &file).await {
+            tracing::error!(%error, config_map = name, "the CA could not be published");
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        tracing::info!(config_map = name, "the CA is published");
+    }
+    std::future::pending::<()>().await;
+}
+
+async fn publish(api: &Api<ConfigMap>, name: &str, file: &PathBuf) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let ca = tokio::fs::read_to_string(file).await?;
+    let map = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": crate::names::MANAGER}},
+        "data": {"ca.crt": ca},
+    });
+    api.patch(name, &PatchParams::apply("fettle-server").force(), &Patch::Apply(map)).await?;
+    Ok(())
+}

@@ -20,7 +20,7 @@ pub(super) struct Uploaded {
 }
 
 /// A name that no other upload has.
-pub(super) fn random_name() -> String {
+pub(crate) fn random_name() -> String {
     use std::hash::{BuildHasher as _, RandomState};
     // two independent 64-bit values; only uniqueness is asked for
     let [a, b] = [(); 2].map(|()| RandomState::new().hash_one(std::process::id()));

@@ -1,0 +1,233 @@
+//! What keeps one caller from taking everything: places for downloads, and connections that must move.
+
+use std::{
+    collections::BTreeMap,
+    future::{Future as _, Ready, ready},
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{self, Context, Poll},
+    time::Duration,
+};
+
+use axum::body::Body;
+use axum_server::accept::Accept;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{HeaderValue, StatusCode, header};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, Sleep, timeout},
+};
+
+use super::{metrics::Metrics, problem::Problem};
+use crate::archive::LogStream;
+
+/// Downloads at a time.
+const STREAMS: usize = 50;
+/// Downloads at a time of one user.
+const STREAMS_PER_USER: usize = 4;
+/// How long one download may take.
+const DOWNLOAD: Duration = Duration::from_mins(15);
+/// Connections at a time.
+const CONNECTIONS: usize = 512;
+
+/// Places for downloads.
+#[derive(Clone, Default)]
+pub struct Streams(Arc<Mutex<BTreeMap<String, usize>>>);
+
+/// A place for one download; given back when dropped.
+pub struct Place {
+    streams: Streams,
+    user: String,
+    metrics: Metrics,
+}
+
+impl Streams {
+    /// Takes a place for `user`; 429 when all, or all of that user, are taken.
+    pub fn enter(&self, user: &str, metrics: &Metrics) -> Result<Place, Problem> {
+        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = |detail: &str| Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        if users.values().sum::<usize>() >= STREAMS {
+            return Err(busy("too many logs are being downloaded now"));
+        }
+        let own = users.entry(user.to_owned()).or_default();
+        if *own >= STREAMS_PER_USER {
+            return Err(busy("you are downloading four logs already"));
+        }
+        *own += 1;
+        metrics.log_streams.inc();
+        Ok(Place { streams: self.clone(), user: user.to_owned(), metrics: metrics.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.log_streams.dec();
+        let mut users = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = users.get_mut(&self.user) {
+            *own -= 1;
+            if *own == 0 {
+                users.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// One chunk on its way to a connection.
+struct InFlight {
+    bytes: Bytes,
+    metrics: Metrics,
+}
+
+impl InFlight {
+    fn new(bytes: Bytes, metrics: &Metrics) -> Self {
+        metrics.log_bytes_in_flight.inc_by(i64::try_from(bytes.len()).unwrap_or(i64::MAX));
+        metrics.log_bytes_read.inc_by(bytes.len() as u64);
+        Self { bytes, metrics: metrics.clone() }
+    }
+
+    fn take(&self) -> Bytes {
+        self.bytes.clone()
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.metrics.log_bytes_in_flight.dec_by(i64::try_from(self.bytes.len()).unwrap_or(i64::MAX));
+    }
+}
+
+/// A body that ends as a failure when its reader takes nothing for `idle`, or is not done after [`DOWNLOAD`]; then `place` is free again,
+/// whether or not the connection notices. At most two chunks wait for the reader.
+pub fn body(mut stream: LogStream, place: Place, idle: Duration) -> Body {
+    let (sender, receiver) = mpsc::channel::<Option<InFlight>>(1);
+    let metrics = place.metrics.clone();
+    tokio::spawn(timeout(DOWNLOAD, async move {
+        let _place = place;
+        while let Some(chunk) = stream.next().await {
+            let Ok(chunk) = chunk else { return };
+            let sent = timeout(idle, sender.send(Some(InFlight::new(chunk, &metrics)))).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                return;
+            }
+        }
+        // only this makes the end an end and not a failure
+        let _ = timeout(idle, sender.send(None)).await;
+    }));
+    Body::from_stream(futures::stream::unfold(Some(receiver), async |receiver| {
+        let mut receiver = receiver?;
+        match receiver.recv().await {
+            Some(Some(chunk)) => Some((Ok(chunk.take()), Some(receiver))),
+            Some(None) => None,
+            None => Some((Err(io::Error::other("the log was cut off")), None)),
+        }
+    }))
+}
+
+/// A request body that fails when nothing arrives for `idle`.
+pub fn arriving(body: Body, idle: Duration, metrics: Metrics) -> LogStream {
+    let stream = body.into_data_stream();
+    futures::stream::unfold(Some(stream), move |stream| {
+        let metrics = metrics.clone();
+        async move {
+            let mut stream = stream?;
+            match timeout(idle, stream.next()).await {
+                Ok(Some(Ok(bytes))) => {
+                    metrics.log_bytes_received.inc_by(bytes.len() as u64);
+                    Some((Ok(bytes), Some(stream)))
+                }
+                Ok(Some(Err(error))) => Some((Err(io::Error::other(error)), None)),
+                Ok(None) => None,
+                Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
+            }
+        }
+    })
+    .boxed()
+}
+
+/// Gives each accepted connection a place and watches that it takes what is written to it.
+#[derive(Clone)]
+pub struct Gate {
+    places: Arc<Semaphore>,
+    idle: Duration,
+}
+
+impl Gate {
+    /// A connection that takes nothing for `idle` while something is to be written is closed.
+    pub fn new(idle: Duration) -> Self {
+        Self { places: Arc::new(Semaphore::new(CONNECTIONS)), idle }
+    }
+}
+
+impl<I, S> Accept<I, S> for Gate {
+    type Stream = Moving<I>;
+    type Service = S;
+    type Future = Ready<io::Result<(Moving<I>, S)>>;
+
+    fn accept(&self, stream: I, service: S) -> Self::Future {
+        ready(match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => Ok((Moving::new(stream, place, self.idle), service)),
+            Err(_) => Err(io::Error::other("too many connections")),
+        })
+    }
+}
+
+/// A connection that fails when its peer takes nothing for a while.
+pub struct Moving<I> {
+    inner: I,
+    idle: Duration,
+    /// Runs while a write waits.
+    waiting: Option<Pin<Box<Sleep>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<I> Moving<I> {
+    fn new(inner: I, place: OwnedSemaphorePermit, idle: Duration) -> Self {
+        Self { inner, idle, waiting: None, _place: place }
+    }
+
+    fn moved<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.waiting = None;
+            return polled;
+        }
+        let idle = self.idle;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle)));
+        task::ready!(waiting.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Moving<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Moving<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.moved(cx, polled)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.moved(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        self.moved(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.moved(cx, polled)
+    }
+}
