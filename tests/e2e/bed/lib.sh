@@ -54,3 +54,31 @@ images_dir() { echo "$CACHE/images/$(content_hash modules image images)"; }
 
 # module_version MODULE PATH: the version of Go module PATH that modules/MODULE pins.
 module_version() { awk -v path="$2" '$1 == path && $2 ~ /^v/ { print $2; exit }' "$BED_SOURCE/modules/$1/go.mod"; }
+
+# The toolchain to fetch where there is no Go, or an older one than the modules ask for; as the Go project publishes it.
+GO=1.26.8
+GO_SHA256=30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7
+
+# need_go: see that `go` is there and new enough.
+need_go() {
+	local found
+	export GOTOOLCHAIN=local GOFLAGS=-buildvcs=false
+	found=$(go env GOVERSION 2>/dev/null) || found=none
+	if [ "$(printf '%s\n' go1.26.4 "$found" | sort -V | head -n 1)" != go1.26.4 ] || [ "$found" = none ]; then
+		export PATH=$CACHE/go/$GO/bin:$PATH
+		[ ! -x "$CACHE/go/$GO/bin/go" ] || return 0
+		step_log "$CACHE/go/fetch.log" 1
+		step "fetch Go $GO (found: $found)" fetch_go
+	fi
+}
+
+fetch_go() {
+	local archive=$CACHE/go/$GO.zip name=golang.org/toolchain@v0.0.1-go$GO.linux-amd64
+	curl -fsSL --retry 3 -o "$archive" "https://proxy.golang.org/${name/@//@v/}.zip"
+	sha256sum --check --status <<<"$GO_SHA256  $archive" || { echo "$archive is not what was published as Go $GO"; return 1; }
+	rm -rf "$CACHE/go/.new"
+	python3 -m zipfile -e "$archive" "$CACHE/go/.new"
+	find "$CACHE/go/.new/$name"/{bin,pkg/tool} -type f -exec chmod +x {} +
+	mv "$CACHE/go/.new/$name" "$CACHE/go/$GO"
+	rm -r "$archive" "$CACHE/go/.new"
+}
