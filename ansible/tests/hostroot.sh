@@ -23,6 +23,22 @@ if [ ! -e "$root.complete" ]; then
         # Debian keeps the rpm database in the home directory, which dnf does not look at.
         mkdir -p "$root/etc/rpm"
         echo '%_dbpath /var/lib/rpm' >"$root/etc/rpm/macros"
+        # What packages with scripts require; Debian's shell is not known to rpm.
+        cat >"$root/tmp/shell.spec" <<'SPEC'
+Name: shell
+Version: 1
+Release: 1
+Summary: stands for the shell that is there
+License: none
+Provides: /bin/sh
+%description
+shell
+%files
+SPEC
+        chroot "$root" sh -ec '
+            rpmbuild -bb --quiet --target x86_64 --define "_rpmdir /tmp" /tmp/shell.spec
+            rpm --install --justdb /tmp/x86_64/shell-1-1.x86_64.rpm
+            rm -rf /tmp/shell.spec /tmp/x86_64 /root/rpmbuild' >&2
         rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin
         touch "$root.complete"
         echo "hosts: $(du -sm "$root" | cut -f1) MiB after $(($(date +%s) - begin)) s" >&2
