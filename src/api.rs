@@ -16,8 +16,5 @@ pub const GROUP: &str = "fettle.dev";
 
 /// Every definition this operator serves, in the order they are written to `crds/`.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![
-        automation_connection::AutomationConnection::crd(),
-        patch_run::PatchRun::crd(),
-    ]
+    vec![automation_connection::AutomationConnection::crd(), patch_run::PatchRun::crd()]
 }

@@ -66,10 +66,8 @@ impl<'a> Conditions<'a> {
     /// Sets one condition, keeping `lastTransitionTime` unless the state changed.
     pub fn set(&mut self, type_: &str, state: State, reason: &str, message: &str) {
         let old = self.list.iter().position(|c| c.type_ == type_);
-        let since = old
-            .map(|i| &self.list[i])
-            .filter(|c| c.status == state.as_str())
-            .map_or(Time(self.now), |c| c.last_transition_time.clone());
+        let since =
+            old.map(|i| &self.list[i]).filter(|c| c.status == state.as_str()).map_or(Time(self.now), |c| c.last_transition_time.clone());
         let new = Condition {
             type_: type_.to_owned(),
             status: state.as_str().to_owned(),

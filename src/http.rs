@@ -225,12 +225,7 @@ impl Server {
 
 /// Limits of the protocol: slow heads, large heads, many streams, dead peers.
 fn configure(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(10))
-        .max_headers(64)
-        .max_buf_size(64 << 10);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_headers(64).max_buf_size(64 << 10);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -269,7 +264,9 @@ pub fn router(app: Arc<App>) -> Router {
     quick
         .merge(logs)
         .merge(intake)
-        .layer(CatchPanicLayer::custom(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this is a fault of the server").into_response()))
+        .layer(CatchPanicLayer::custom(|_| {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this is a fault of the server").into_response()
+        }))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), envelope))
         .with_state(app)
 }

@@ -1,12 +1,27 @@
 //! Fettle: patches, watches and heals fleets from Git.
+//!
+//! ```text
+//! main ─ cli, manager
+//!   └─ controllers (shell) ─ http
+//!        ├─ */observe, */act ──> clients, archive, status, events, names
+//!        └─ */decide, verdict, scope, checks ──> api, conditions, names      no client, no async, no clock
+//! clients ─> own types only          api ─> kube's derives, schemars, serde
+//! ```
 
 pub mod api;
 pub mod archive;
+pub mod cli;
 pub mod clients;
-pub mod http;
 pub mod clock;
 pub mod conditions;
 pub mod controllers;
+pub mod events;
+pub mod http;
+pub mod lease;
+pub mod manager;
+pub mod metrics;
 pub mod names;
+pub mod settings;
 pub mod status;
+pub mod telemetry;
 pub mod yaml;

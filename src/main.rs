@@ -1,1 +1,98 @@
-fn main() {}
+//! Wiring only.
+
+use std::{error::Error, process::ExitCode, time::Duration};
+
+use clap::Parser as _;
+use fettle::{
+    api,
+    cli::{Cli, Command},
+    clients::http::Denied,
+    http, manager, telemetry, yaml,
+};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::init(cli.log_format, &cli.log_filter);
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::error!("a TLS provider was installed before ours");
+        return ExitCode::FAILURE;
+    }
+    let result =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|rt| rt.block_on(run(cli.command)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut chain = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                chain = format!("{chain}: {cause}");
+                source = cause.source();
+            }
+            tracing::error!("{chain}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Box<dyn Error>> {
+    match command {
+        Command::Manager(args) => {
+            let (client, api_server) = client().await?;
+            manager::run(args, client, api_server, stop_signal()?).await?;
+        }
+        Command::Server(args) => {
+            let (client, _) = client().await?;
+            http::serve(args, client, stop_signal()?.cancelled_owned()).await?;
+        }
+        Command::Crds { dir } => crds(dir)?,
+        Command::Version => print(&format!("fettle {}\n", env!("CARGO_PKG_VERSION")))?,
+    }
+    Ok(())
+}
+
+/// The cluster, by service account or kubeconfig. Repeats no request by itself: some of ours create things. Also where its API server is.
+#[expect(clippy::disallowed_methods, reason = "the client is built here, once")]
+async fn client() -> Result<(kube::Client, Vec<Denied>), Box<dyn Error>> {
+    let mut config = kube::Config::infer().await?;
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.write_timeout = Some(Duration::from_secs(30));
+    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = config.cluster_url.port_u16().unwrap_or(443);
+    let addresses = tokio::net::lookup_host((host, port)).await?;
+    let denied = addresses.map(|a| Denied { address: a.ip(), port: Some(a.port()) }).collect();
+    Ok((kube::Client::try_from(config)?, denied))
+}
+
+/// Cancelled by SIGTERM or SIGINT. A second signal changes nothing: what is under way ends first, within a bound.
+fn stop_signal() -> Result<CancellationToken, std::io::Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(token)
+}
+
+fn crds(dir: Option<std::path::PathBuf>) -> Result<(), Box<dyn Error>> {
+    for crd in api::all() {
+        let text = yaml::to_string(&crd)?;
+        match &dir {
+            Some(dir) => std::fs::write(dir.join(format!("{}.yaml", crd.spec.names.plural)), text)?,
+            None => print(&format!("---\n{text}"))?,
+        }
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    std::io::stdout().write_all(text.as_bytes())
+}

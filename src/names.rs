@@ -94,11 +94,8 @@ pub fn scope(run_key: &str) -> String {
 
 /// A value that is allowed in a label: what is not becomes `_`, at most 63 characters, alphanumeric at both ends.
 pub fn label_value(text: &str) -> String {
-    let mapped: String = text
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
-        .take(63)
-        .collect();
+    let mapped: String =
+        text.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).take(63).collect();
     mapped.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
 }
 
@@ -130,7 +127,9 @@ mod tests {
     /// Golden vectors: a change of any of these makes every finished run of every user run again.
     #[test]
     fn run_keys_never_change() {
-        let by_group = run("{connection: {name: prod}, group: 5, desiredKernel: 6.1.0-53-cloud-amd64, phases: [precheck, stage, apply, reboot, postcheck]}");
+        let by_group = run(
+            "{connection: {name: prod}, group: 5, desiredKernel: 6.1.0-53-cloud-amd64, phases: [precheck, stage, apply, reboot, postcheck]}",
+        );
         let by_hosts = run("{connection: {name: prod}, hosts: [b, a], phases: [precheck]}");
         assert_eq!(run_key("east", &by_group, 1), "v1-GOLDEN1");
         assert_eq!(run_key("east", &by_group, 2), "v1-GOLDEN2");

@@ -2,9 +2,7 @@
 
 use std::fmt::Debug;
 
-use kube::{
-    Api, Resource, ResourceExt as _, api::PostParams, core::object::HasStatus,
-};
+use kube::{Api, Resource, ResourceExt as _, api::PostParams, core::object::HasStatus};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::names;

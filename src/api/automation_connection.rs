@@ -89,11 +89,7 @@ pub struct AutomationConnectionSpec {
     pub guard: Option<GuardPolicy>,
 
     /// Accept an `http://` url. Credentials then travel unencrypted. Default: false.
-    #[serde(
-        default,
-        rename = "allowPlainHTTP",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, rename = "allowPlainHTTP", skip_serializing_if = "Option::is_none")]
     pub allow_plain_http: Option<bool>,
 
     /// How the read phases (precheck, postcheck) reach the hosts. Default: none; then a PatchRun cannot have read phases.
@@ -225,11 +221,7 @@ pub struct AutomationConnectionStatus {
     pub api_prefix: Option<String>,
 
     /// Identity of the installation. A run that has launched something never continues on another one.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        rename = "installUUID"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "installUUID")]
     pub install_uuid: Option<String>,
 
     /// Numeric id of the inventory.

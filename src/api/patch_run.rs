@@ -178,9 +178,7 @@ impl PatchRunSpec {
 }
 
 /// One patch step.
-#[derive(
-    Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema,
-)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Are the hosts fit to be patched? Changes nothing, needs no AAP credentials.
@@ -197,13 +195,7 @@ pub enum Phase {
 
 impl Phase {
     /// All phases in the order in which they run.
-    pub const ALL: [Self; 5] = [
-        Self::Precheck,
-        Self::Stage,
-        Self::Apply,
-        Self::Reboot,
-        Self::Postcheck,
-    ];
+    pub const ALL: [Self; 5] = [Self::Precheck, Self::Stage, Self::Apply, Self::Reboot, Self::Postcheck];
 
     /// Whether the phase changes hosts (and so needs AAP credentials).
     pub const fn is_change(self) -> bool {
@@ -347,9 +339,7 @@ impl PatchRunStatus {
 }
 
 /// Where a run stands.
-#[derive(
-    Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema,
-)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 pub enum State {
     /// Nothing of the current phase has started; the reason says what it waits for.
     #[default]
@@ -382,12 +372,17 @@ pub enum RunResult {
 #[serde(rename_all = "camelCase")]
 pub struct ScopeStatus {
     /// ConfigMap with the host list and the inventory of the checks, in this namespace.
+    #[schemars(length(max = 63))]
     pub config_map: String,
     /// Number of hosts.
     #[schemars(range(min = 0, max = 1000))]
     pub hosts: i32,
     /// SHA-256 of the sorted host names, one per line.
+    #[schemars(length(max = 64))]
     pub digest: String,
+    /// Identity of the controller in whose ledger the hosts are entered while the run is active.
+    #[schemars(length(max = 128))]
+    pub ledger: String,
     /// Hosts of the group that are disabled in the inventory and so are left out (the first ten).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
@@ -559,9 +554,7 @@ pub struct FailedHost {
 }
 
 /// What became of one host in one phase.
-#[derive(
-    Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema,
-)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Ended well, nothing changed.

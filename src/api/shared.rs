@@ -7,9 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Names an object in the same namespace. References never cross namespaces.
-#[derive(
-    Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema,
-)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalRef {
     /// Name of the object, in the namespace of the object that refers to it.
@@ -79,9 +77,7 @@ pub struct Span(#[schemars(length(min = 2, max = 16))] pub String);
 impl Span {
     /// The length of time; `None` for text the schema would have refused.
     pub fn get(&self) -> Option<SignedDuration> {
-        SignedDuration::from_str(&self.0)
-            .ok()
-            .filter(SignedDuration::is_positive)
+        SignedDuration::from_str(&self.0).ok().filter(SignedDuration::is_positive)
     }
 }
 
@@ -92,11 +88,7 @@ mod tests {
     #[test]
     fn spans_are_read_as_users_write_them() {
         for (text, seconds) in [("90s", 90), ("15m", 900), ("2h", 7200), ("1h30m", 5400)] {
-            assert_eq!(
-                Span(text.into()).get(),
-                Some(SignedDuration::from_secs(seconds)),
-                "{text}"
-            );
+            assert_eq!(Span(text.into()).get(), Some(SignedDuration::from_secs(seconds)), "{text}");
         }
         for bad in ["", "soon", "-5m", "0s", "5"] {
             assert_eq!(Span(bad.into()).get(), None, "{bad}");

@@ -83,10 +83,24 @@ mod tests {
     #[test]
     fn nothing_else_is_a_key() {
         for bad in [
-            "", "..", "../x", "v1-abcdefghijklmnopq234", "v1-abcdefghijklmnopq234-", "v1-abcdefghijklmnopq234-sweep", "v1-abcdefghijklmnopq23-apply",
-            "v1-abcdefghijklmnopq2345-apply", "v2-abcdefghijklmnopq234-apply", "v1-ABCDEFGHIJKLMNOPQ234-apply", "v1-abcdefghijklmnopq189-apply",
-            "v1-abcdefghijklmnopq234-apply/../x", "v1-abcdefghijklmnopq234-apply\0", "v1-abcdefghijklmnopq234-apply\n", " v1-abcdefghijklmnopq234-apply",
-            "v1-abcdefghijklmno/q234-apply", "v1-../../../../../../-apply", "V1-abcdefghijklmnopq234-apply",
+            "",
+            "..",
+            "../x",
+            "v1-abcdefghijklmnopq234",
+            "v1-abcdefghijklmnopq234-",
+            "v1-abcdefghijklmnopq234-sweep",
+            "v1-abcdefghijklmnopq23-apply",
+            "v1-abcdefghijklmnopq2345-apply",
+            "v2-abcdefghijklmnopq234-apply",
+            "v1-ABCDEFGHIJKLMNOPQ234-apply",
+            "v1-abcdefghijklmnopq189-apply",
+            "v1-abcdefghijklmnopq234-apply/../x",
+            "v1-abcdefghijklmnopq234-apply\0",
+            "v1-abcdefghijklmnopq234-apply\n",
+            " v1-abcdefghijklmnopq234-apply",
+            "v1-abcdefghijklmno/q234-apply",
+            "v1-../../../../../../-apply",
+            "V1-abcdefghijklmnopq234-apply",
         ] {
             assert!(matches!(Key::parse(bad), Err(Error::Rejected(_))), "{bad:?}");
         }

@@ -226,7 +226,8 @@ fn client(ca: Option<&[u8]>) -> Result<reqwest::Client, Error> {
         // of the answer; a log that streams for long has none yet
         .tcp_keepalive(Duration::from_secs(30));
     if let Some(pem) = ca {
-        let roots = Certificate::from_pem_bundle(pem).map_err(|e| Error::Unavailable(format!("the server's CA cannot be read: {}", causes(&e))))?;
+        let roots =
+            Certificate::from_pem_bundle(pem).map_err(|e| Error::Unavailable(format!("the server's CA cannot be read: {}", causes(&e))))?;
         builder = builder.tls_certs_only(roots);
     }
     builder.build().map_err(|e| Error::Unavailable(causes(&e)))

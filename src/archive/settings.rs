@@ -43,7 +43,8 @@ impl ArchiveArgs {
     pub fn open(&self) -> Result<Archive, Error> {
         let archive = match &self.s3_bucket {
             Some(bucket) => {
-                let mut s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).with_region(&self.s3_region).with_allow_http(self.s3_allow_http);
+                let mut s3 =
+                    AmazonS3Builder::from_env().with_bucket_name(bucket).with_region(&self.s3_region).with_allow_http(self.s3_allow_http);
                 if let Some(endpoint) = &self.s3_endpoint {
                     s3 = s3.with_endpoint(endpoint);
                 }

@@ -112,10 +112,7 @@ impl Streamed {
             Err(_) => Err(Failure::NoAnswer {
                 loss: Loss::Timeout,
                 status: Some(self.status),
-                detail: format!(
-                    "silent for {} s in the middle of the answer",
-                    STREAM_SILENCE.as_secs()
-                ),
+                detail: format!("silent for {} s in the middle of the answer", STREAM_SILENCE.as_secs()),
             }),
         }
     }
@@ -133,11 +130,7 @@ impl Streamed {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Response {
-            status: self.status,
-            headers: self.headers,
-            body: body.freeze(),
-        })
+        Ok(Response { status: self.status, headers: self.headers, body: body.freeze() })
     }
 }
 
@@ -195,10 +188,7 @@ impl Client {
     ///
     /// A CA bundle is trusted in addition to the system's authorities. The process must have installed a TLS provider.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
-        let base = settings
-            .policy
-            .check_url(&settings.base)
-            .map_err(SetupError::Url)?;
+        let base = settings.policy.check_url(&settings.base).map_err(SetupError::Url)?;
         let authorities = match &settings.ca_bundle {
             Some(pem) => authorities(pem)?,
             None => vec![],
@@ -219,9 +209,7 @@ impl Client {
                 .connect_timeout(CONNECT_DEADLINE)
                 .dns_resolver(Resolver::new(settings.policy.clone(), port_of(&base)));
             let builder = if base.scheme() == "https" {
-                builder
-                    .https_only(true)
-                    .tls_certs_merge(authorities.iter().cloned())
+                builder.https_only(true).tls_certs_merge(authorities.iter().cloned())
             } else {
                 // no authority is needed, and there may be none in the image
                 builder.tls_certs_only([])
@@ -249,30 +237,16 @@ impl Client {
     /// Sends a request and returns as soon as the status is there.
     pub async fn open(&self, request: Request) -> Result<Streamed, Failure> {
         if request.url.origin() != self.base.origin() {
-            return Err(Failure::NotSent {
-                stage: Stage::Address,
-                detail: "the address has another origin than this client".into(),
-            });
+            return Err(Failure::NotSent { stage: Stage::Address, detail: "the address has another origin than this client".into() });
         }
-        let client = if request.method.is_safe() {
-            &self.reading
-        } else {
-            &self.writing
-        };
-        let mut builder = client
-            .request(request.method, request.url)
-            .headers(request.headers)
-            .timeout(request.deadline);
+        let client = if request.method.is_safe() { &self.reading } else { &self.writing };
+        let mut builder = client.request(request.method, request.url).headers(request.headers).timeout(request.deadline);
         if let Some(body) = request.body {
             builder = builder.body(body);
         }
         let mut body = builder.send().await.map_err(|e| Failure::of(&e, None))?;
         let headers = std::mem::take(body.headers_mut());
-        Ok(Streamed {
-            status: body.status(),
-            headers,
-            body,
-        })
+        Ok(Streamed { status: body.status(), headers, body })
     }
 }
 
@@ -299,45 +273,24 @@ impl Failure {
                 Unresolved::Lookup { .. } => Stage::Dns,
                 Unresolved::Refused { .. } => Stage::Address,
             };
-            return Self::NotSent {
-                stage,
-                detail: unresolved.to_string(),
-            };
+            return Self::NotSent { stage, detail: unresolved.to_string() };
         }
         if error.is_connect() {
             return match find::<rustls::Error>(error) {
-                Some(tls) => Self::NotSent {
-                    stage: Stage::Tls,
-                    detail: explain(tls),
-                },
-                None if error.is_timeout() => Self::NotSent {
-                    stage: Stage::Connect,
-                    detail: format!("no connection within {} s", CONNECT_DEADLINE.as_secs()),
-                },
-                None => Self::NotSent {
-                    stage: Stage::Connect,
-                    detail: innermost(error),
-                },
+                Some(tls) => Self::NotSent { stage: Stage::Tls, detail: explain(tls) },
+                None if error.is_timeout() => {
+                    Self::NotSent { stage: Stage::Connect, detail: format!("no connection within {} s", CONNECT_DEADLINE.as_secs()) }
+                }
+                None => Self::NotSent { stage: Stage::Connect, detail: innermost(error) },
             };
         }
         if error.is_builder() {
-            return Self::NotSent {
-                stage: Stage::Request,
-                detail: innermost(error),
-            };
+            return Self::NotSent { stage: Stage::Request, detail: innermost(error) };
         }
         if error.is_timeout() {
-            return Self::NoAnswer {
-                loss: Loss::Timeout,
-                status,
-                detail: "no answer in time".into(),
-            };
+            return Self::NoAnswer { loss: Loss::Timeout, status, detail: "no answer in time".into() };
         }
-        Self::NoAnswer {
-            loss: Loss::Broken,
-            status,
-            detail: innermost(error),
-        }
+        Self::NoAnswer { loss: Loss::Broken, status, detail: innermost(error) }
     }
 }
 
@@ -354,10 +307,7 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
 }
 
 fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    match error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref)
-    {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => Some(inner),
         None => error.source(),
     }
@@ -377,15 +327,9 @@ fn explain(error: &rustls::Error) -> String {
     let rustls::Error::InvalidCertificate(certificate) = error else {
         return format!("no TLS session: {error}");
     };
-    let advice = if matches!(
-        certificate,
-        CertificateError::UnknownIssuer | CertificateError::BadSignature
-    ) {
+    let advice = if matches!(certificate, CertificateError::UnknownIssuer | CertificateError::BadSignature) {
         "; put the certificate of its authority into caBundle"
-    } else if matches!(
-        certificate,
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
-    ) {
+    } else if matches!(certificate, CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) {
         "; the name must be among the subject alternative names, a common name does not count"
     } else if certificate_is_authority(certificate) {
         "; the server presents the certificate of an authority (CA:TRUE) as its own, it needs one issued for a server"
@@ -405,10 +349,7 @@ mod tests {
 
     #[test]
     fn errors_are_found_inside_io_errors() {
-        let inner = io::Error::other(Unresolved::Lookup {
-            name: "a".into(),
-            cause: "b".into(),
-        });
+        let inner = io::Error::other(Unresolved::Lookup { name: "a".into(), cause: "b".into() });
         let outer = io::Error::other(inner);
         assert!(find::<Unresolved>(&outer).is_some());
         assert!(find::<rustls::Error>(&outer).is_none());
@@ -416,13 +357,9 @@ mod tests {
 
     #[test]
     fn certificate_errors_say_what_mends_them() {
-        let text = explain(&rustls::Error::InvalidCertificate(
-            CertificateError::UnknownIssuer,
-        ));
+        let text = explain(&rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
         assert!(text.contains("caBundle"), "{text}");
-        let text = explain(&rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName,
-        ));
+        let text = explain(&rustls::Error::InvalidCertificate(CertificateError::NotValidForName));
         assert!(text.contains("subject alternative"), "{text}");
     }
 }

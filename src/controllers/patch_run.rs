@@ -1,4 +1,220 @@
-//! Drives a PatchRun.
+//! Drives a PatchRun: observe → decide → commit → act → events.
 
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, StreamExt as _};
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{Config, Controller, controller::Action, watcher},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::Context;
+use crate::{
+    api::patch_run::{PatchRun, PatchRunStatus, RunResult},
+    archive,
+    clients::aap,
+    clock, conditions, events,
+    metrics::{PhaseLabels, ReconcileLabels},
+    settings::Invalid,
+    status::{self, Commit},
+};
+
+mod act;
+pub mod checks;
 pub mod decide;
+pub mod jobs;
+pub mod ledger;
+mod observe;
+pub mod scope;
 pub mod verdict;
+
+use decide::{Decision, Step};
+
+/// Reconciles at the same time.
+const CONCURRENCY: u16 = 16;
+/// Longest time one reconcile may take: longer than the longest request.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Why a reconcile stopped; every variant is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A read failed.
+    #[error("reading {what}")]
+    Observe {
+        /// What was read.
+        what: &'static str,
+        /// What went wrong.
+        source: kube::Error,
+    },
+    /// A step failed in the cluster.
+    #[error("{step}")]
+    Act {
+        /// The step.
+        step: &'static str,
+        /// What went wrong.
+        source: kube::Error,
+    },
+    /// A step failed in the controller.
+    #[error("{step}")]
+    Controller {
+        /// The step.
+        step: &'static str,
+        /// What went wrong.
+        source: aap::Error,
+    },
+    /// A step failed in the archive.
+    #[error("{step}")]
+    Archive {
+        /// The step.
+        step: &'static str,
+        /// What went wrong.
+        source: archive::Error,
+    },
+    /// The decision could not be recorded.
+    #[error("recording the decision")]
+    Commit(#[source] kube::Error),
+    /// The operator's configuration cannot be used.
+    #[error("reading the configuration")]
+    Settings(#[source] Invalid),
+    /// A step needs a session that the last look did not give.
+    #[error("no session with the controller")]
+    NoSession,
+    /// The object is not namespaced, which the CRD forbids.
+    #[error("object has no namespace")]
+    NoNamespace,
+    /// The reconcile took too long, or panicked.
+    #[error("the reconcile {0}")]
+    Broken(&'static str),
+}
+
+/// Reconciles one run, once.
+pub async fn reconcile(run: &PatchRun, ctx: &Context) -> Result<Action, Error> {
+    let namespace = run.namespace().ok_or(Error::NoNamespace)?;
+    let now = clock::now();
+    let seen = observe::observe(ctx, run, now).await?;
+    let Decision { status, step, requeue } = decide::decide(run, &seen.facts, now);
+    // the record comes first: a step that is not on record is never taken
+    let runs = Api::<PatchRun>::namespaced(ctx.client.clone(), &namespace);
+    let before = run.status.clone().unwrap_or_default();
+    match status::commit(&runs, run, status.clone()).await.map_err(Error::Commit)? {
+        Commit::Stale => return Ok(Action::requeue(Duration::from_millis(500))),
+        Commit::Written => report(ctx, run, &before, &status).await,
+        // a direct launch is the one step that is not repeatable: only who recorded its intent just now may take it
+        Commit::Unchanged if matches!(step, Step::Launch { .. }) => return Ok(Action::requeue(Duration::from_secs(2))),
+        Commit::Unchanged => {}
+    }
+    if step != Step::Nothing {
+        tracing::info!(?step, "acting");
+    }
+    if let Some(outcome) = act::act(ctx, run, &seen, &status, &step, now).await?
+        && let Step::Launch { phase } = step
+        && let Some(known) = decide::after_launch(run, phase, status, &outcome)
+    {
+        let current = runs.get_status(&run.name_any()).await.map_err(Error::Commit)?;
+        status::commit(&runs, &current, known).await.map_err(Error::Commit)?;
+    }
+    Ok(match requeue.and_then(|after| Duration::try_from(after).ok()) {
+        Some(after) => Action::requeue(after),
+        None => Action::await_change(),
+    })
+}
+
+/// Tells the world of a transition: log line, metrics, events.
+async fn report(ctx: &Context, run: &PatchRun, before: &PatchRunStatus, after: &PatchRunStatus) {
+    ctx.metrics.status_writes.inc();
+    let reason = conditions::find(&after.conditions, conditions::types::SUCCEEDED);
+    tracing::info!(
+        state = ?after.state,
+        phase = after.phase.map(|p| p.as_str()),
+        reason = reason.map(|c| c.reason.as_str()),
+        message = reason.map(|c| c.message.as_str()),
+        "transition"
+    );
+    for phase in &after.phases {
+        if before.of(phase.name).and_then(|p| p.result).is_none()
+            && let Some(result) = phase.result
+        {
+            let result = match result {
+                RunResult::Ok => "OK",
+                RunResult::Error => "ERROR",
+            };
+            let labels = PhaseLabels { phase: phase.name.as_str(), result, reason: phase.reason.clone().unwrap_or_default() };
+            ctx.metrics.phases.get_or_create(&labels).inc();
+            if phase.adopted == Some(true) {
+                ctx.metrics.adoptions.inc();
+            }
+        }
+    }
+    for event in events::of_patch_run(before, after) {
+        if let Err(error) = ctx.recorder.publish(&event, &run.object_ref(&())).await {
+            tracing::warn!(error = %super::brief(&error), "publishing an event");
+        }
+    }
+}
+
+/// Runs the controller until `stop`; what is under way is ended first.
+pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
+    let runs = Api::<DeserializeGuard<PatchRun>>::all(ctx.client.clone());
+    Controller::new(runs, watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(
+            guarded,
+            |_, error, _| {
+                let _: &std::convert::Infallible = error;
+                Action::requeue(Duration::from_secs(60))
+            },
+            ctx,
+        )
+        .for_each(|_| async {})
+        .await;
+}
+
+/// One reconcile that cannot stop the controller: not by a panic, not by hanging, not by an object that cannot be read.
+async fn guarded(object: Arc<DeserializeGuard<PatchRun>>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+    let run = match &object.0 {
+        Ok(run) => run.clone(),
+        Err(invalid) => {
+            tracing::error!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = %invalid.error, "a PatchRun cannot be read");
+            return Ok(Action::requeue(Duration::from_secs(600)));
+        }
+    };
+    let (namespace, name) = (run.namespace().unwrap_or_default(), run.name_any());
+    let uid = run.uid().unwrap_or_default();
+    let span = tracing::info_span!("reconcile", controller = "patchrun", namespace, name, uid);
+    let started = tokio::time::Instant::now();
+    let work = {
+        let ctx = ctx.clone();
+        // a launch is never cut in half: it goes on when the controller stops, and the process waits for it
+        tokio::spawn(async move { AssertUnwindSafe(reconcile(&run, &ctx)).catch_unwind().await }.instrument(span.clone()))
+    };
+    let result = match tokio::time::timeout(DEADLINE, work).await {
+        Ok(Ok(Ok(result))) => result,
+        Ok(Ok(Err(_)) | Err(_)) => Err(Error::Broken("panicked")),
+        Err(_) => Err(Error::Broken("took too long")),
+    };
+    ctx.metrics.reconcile_seconds.observe(started.elapsed().as_secs_f64());
+    let word = if result.is_ok() { "success" } else { "error" };
+    ctx.metrics.reconciles.get_or_create(&ReconcileLabels { controller: "patchrun", result: word }).inc();
+    Ok(match result {
+        Ok(action) => {
+            ctx.backoff.succeeded(&uid);
+            action
+        }
+        Err(error) => {
+            let wait = ctx.backoff.failed(&uid);
+            let cause = match &error {
+                Error::Observe { source, .. } | Error::Act { source, .. } | Error::Commit(source) => super::brief(source),
+                Error::Controller { source, .. } => source.to_string(),
+                Error::Archive { source, .. } => source.to_string(),
+                Error::Settings(source) => source.to_string(),
+                Error::NoSession | Error::NoNamespace | Error::Broken(_) => String::new(),
+            };
+            span.in_scope(|| tracing::warn!(%error, cause, retry_in = ?wait, "reconcile failed"));
+            Action::requeue(wait)
+        }
+    })
+}

@@ -69,7 +69,9 @@ impl Auth {
     /// The caller. 401 without a valid token, 503 when the API server does not tell.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
         let Some(token) = bearer(headers) else {
-            return Err(Problem::unauthenticated("send a bearer token in the header Authorization, for example that of `kubectl create token NAME --audience fettle`"));
+            return Err(Problem::unauthenticated(
+                "send a bearer token in the header Authorization, for example that of `kubectl create token NAME --audience fettle`",
+            ));
         };
         let key: Hash = Sha256::digest(token.as_bytes()).into();
         let now = Instant::now();
@@ -82,7 +84,11 @@ impl Auth {
             lock(&self.tokens).put(now + ttl, key, found.clone());
             found
         };
-        found.ok_or_else(|| Problem::unauthenticated("the token is not valid here: it has expired, or it is a ServiceAccount's and not of audience `fettle`"))
+        found.ok_or_else(|| {
+            Problem::unauthenticated(
+                "the token is not valid here: it has expired, or it is a ServiceAccount's and not of audience `fettle`",
+            )
+        })
     }
 
     async fn identify(&self, token: &str) -> Result<Option<Identity>, Problem> {
@@ -165,7 +171,9 @@ impl Auth {
         self.metrics.review(what, outcome);
         match answer {
             Ok(Some(Ok(answer))) => Ok(answer),
-            Ok(Some(Err(_)) | None) | Err(_) => Err(Problem::unavailable("the Kubernetes API server does not tell who you are or what you may do")),
+            Ok(Some(Err(_)) | None) | Err(_) => {
+                Err(Problem::unavailable("the Kubernetes API server does not tell who you are or what you may do"))
+            }
         }
     }
 }

@@ -60,11 +60,7 @@ pub async fn log_meta(State(app): State<Arc<App>>, Path(key): Path<String>) -> R
 }
 
 /// `PUT /internal/records/{key}`: once; the same again is 204, other content 409.
-pub async fn put_record(
-    State(app): State<Arc<App>>,
-    Path(key): Path<String>,
-    Json(record): Json<Record>,
-) -> Result<Response, Problem> {
+pub async fn put_record(State(app): State<Arc<App>>, Path(key): Path<String>, Json(record): Json<Record>) -> Result<Response, Problem> {
     let key = Key::parse(&key)?;
     if record.run_key != key.as_str() {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the record is of another key"));

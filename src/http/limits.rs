@@ -48,7 +48,8 @@ impl Streams {
     /// Takes a place for `user`; 429 when all, or all of that user, are taken.
     pub fn enter(&self, user: &str, metrics: &Metrics) -> Result<Place, Problem> {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let busy = |detail: &str| Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        let busy =
+            |detail: &str| Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, HeaderValue::from_static("10"));
         if users.values().sum::<usize>() >= STREAMS {
             return Err(busy("too many logs are being downloaded now"));
         }

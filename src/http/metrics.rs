@@ -77,10 +77,20 @@ impl Default for Metrics {
         registry.register("reviews", "Questions to the API server: who is it, may they", metrics.reviews.clone());
         registry.register("swept", "Objects of the archive removed after their retention", metrics.swept.clone());
         registry.register("log_streams", "Logs that are being downloaded", metrics.log_streams.clone());
-        registry.register_with_unit("log_in_flight", "Read from the archive and not yet handed to a connection", Unit::Bytes, metrics.log_bytes_in_flight.clone());
+        registry.register_with_unit(
+            "log_in_flight",
+            "Read from the archive and not yet handed to a connection",
+            Unit::Bytes,
+            metrics.log_bytes_in_flight.clone(),
+        );
         registry.register_with_unit("log_read", "Read from logs in the archive", Unit::Bytes, metrics.log_bytes_read.clone());
         registry.register_with_unit("log_received", "Logs taken in", Unit::Bytes, metrics.log_bytes_received.clone());
-        registry.register_with_unit("last_sweep_timestamp", "When the retention was last applied", Unit::Seconds, metrics.last_sweep.clone());
+        registry.register_with_unit(
+            "last_sweep_timestamp",
+            "When the retention was last applied",
+            Unit::Seconds,
+            metrics.last_sweep.clone(),
+        );
         metrics.registry = Arc::new(registry);
         metrics
     }

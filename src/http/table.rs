@@ -24,7 +24,8 @@ pub fn text(run: &RunView) -> String {
         Some(state) => state_word(state),
         None => "the object is gone; from the records",
     };
-    let _ = writeln!(out, "{state}{}{}", run.result.map(|r| format!(", {}", result_word(r))).unwrap_or_default(), colon(run.reason.as_deref()));
+    let _ =
+        writeln!(out, "{state}{}{}", run.result.map(|r| format!(", {}", result_word(r))).unwrap_or_default(), colon(run.reason.as_deref()));
     if let Some(message) = run.message.as_deref().filter(|m| !m.is_empty()) {
         let _ = writeln!(out, "{}", plain(message));
     }
@@ -34,7 +35,12 @@ pub fn text(run: &RunView) -> String {
         if let (Some(start), Some(end)) = (phase.started_at, phase.finished_at) {
             let _ = write!(out, " {start:.0} took {}", duration(end.duration_since(start).as_secs()));
         }
-        let _ = writeln!(out, "{}{}", colon(phase.reason.as_deref()), phase.log.as_ref().map(|l| format!("  /api/logs/{}", l.id)).unwrap_or_default());
+        let _ = writeln!(
+            out,
+            "{}{}",
+            colon(phase.reason.as_deref()),
+            phase.log.as_ref().map(|l| format!("  /api/logs/{}", l.id)).unwrap_or_default()
+        );
     }
     let rows = rows(attempt);
     if rows.len() > 1 {

@@ -95,7 +95,8 @@ impl Tls {
             let source = self.source.clone();
             let read = tokio::task::spawn_blocking(move || source.pem(crate::clock::now())).await;
             let Ok(read) = read else { continue };
-            let changed = read.and_then(|pem| if pem == self.pem { Ok(None) } else { server_config(&pem).map(|config| Some((pem, config))) });
+            let changed =
+                read.and_then(|pem| if pem == self.pem { Ok(None) } else { server_config(&pem).map(|config| Some((pem, config))) });
             match changed {
                 Ok(None) => {}
                 Ok(Some((pem, config))) => {

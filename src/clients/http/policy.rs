@@ -32,9 +32,7 @@ pub enum UrlRefused {
     #[error("the url is not acceptable: {0}")]
     Form(&'static str),
     /// `http://` without permission.
-    #[error(
-        "the url must start with https:// (http:// sends credentials unencrypted and needs allowPlainHTTP)"
-    )]
+    #[error("the url must start with https:// (http:// sends credentials unencrypted and needs allowPlainHTTP)")]
     Plain,
     /// A literal address that is refused.
     #[error("the url leads to an address that is refused: {0}")]
@@ -58,16 +56,10 @@ impl UrlPolicy {
     /// vetted here; a name is vetted whenever it is resolved.
     pub fn check_url(&self, text: &str) -> Result<Url, UrlRefused> {
         // the parser would drop tabs and line breaks, and read a backslash as a slash
-        if text
-            .chars()
-            .any(|c| c.is_control() || c.is_whitespace() || c == '\\')
-        {
-            return Err(UrlRefused::Form(
-                "it holds white space, control characters or backslashes",
-            ));
+        if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
+            return Err(UrlRefused::Form("it holds white space, control characters or backslashes"));
         }
-        let mut url = Url::parse(text)
-            .map_err(|_| UrlRefused::Form("it is not a URL such as https://aap.example.com"))?;
+        let mut url = Url::parse(text).map_err(|_| UrlRefused::Form("it is not a URL such as https://aap.example.com"))?;
         match url.scheme() {
             "https" => {}
             "http" if self.allow_plain_http => {}
@@ -87,13 +79,9 @@ impl UrlPolicy {
         let Some(host) = url.host_str().filter(|h| !h.is_empty()) else {
             return Err(UrlRefused::Form("it has no host"));
         };
-        let literal = host
-            .strip_prefix('[')
-            .and_then(|h| h.strip_suffix(']'))
-            .unwrap_or(host);
+        let literal = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = literal.parse::<IpAddr>() {
-            self.check_address(SocketAddr::new(address, port))
-                .map_err(UrlRefused::Address)?;
+            self.check_address(SocketAddr::new(address, port)).map_err(UrlRefused::Address)?;
         }
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
@@ -108,10 +96,7 @@ impl UrlPolicy {
             IpAddr::V6(v6) => self.refusal_v6(v6, port),
         };
         match reason {
-            Some(reason) => Err(AddressRefused {
-                address: ip,
-                reason,
-            }),
+            Some(reason) => Err(AddressRefused { address: ip, reason }),
             None => Ok(()),
         }
     }
@@ -153,9 +138,7 @@ impl UrlPolicy {
             [0, 0, 0, 0, 0, 0, 0, 1] if self.allow_loopback => return None,
             [0, 0, 0, 0, 0, 0, 0, 1] => "is a loopback address",
             [0, 0, 0, 0, 0, 0, 0, 0] => "is an unspecified address",
-            [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0, 0, 0, 0, 0xffff, 0, _, _] => {
-                "is an IPv4 address written as IPv6"
-            }
+            [0, 0, 0, 0, 0, 0 | 0xffff, _, _] | [0, 0, 0, 0, 0xffff, 0, _, _] => "is an IPv4 address written as IPv6",
             [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
                 let [a, b] = high.to_be_bytes();
                 let [c, d] = low.to_be_bytes();
@@ -193,18 +176,9 @@ mod tests {
     fn refused(text: &str) -> Option<UrlRefused> {
         let policy = UrlPolicy {
             denied: vec![
-                Denied {
-                    address: "10.96.0.1".parse().unwrap(),
-                    port: None,
-                },
-                Denied {
-                    address: "10.88.0.1".parse().unwrap(),
-                    port: Some(6443),
-                },
-                Denied {
-                    address: "fd00:10:96::1".parse().unwrap(),
-                    port: None,
-                },
+                Denied { address: "10.96.0.1".parse().unwrap(), port: None },
+                Denied { address: "10.88.0.1".parse().unwrap(), port: Some(6443) },
+                Denied { address: "fd00:10:96::1".parse().unwrap(), port: None },
             ],
             ..UrlPolicy::default()
         };
@@ -294,11 +268,7 @@ mod tests {
             "https://10.6291457",
             "https://10.88.0.1:6443",
         ] {
-            assert!(
-                matches!(refused(url), Some(UrlRefused::Address(_))),
-                "{url}: {:?}",
-                refused(url)
-            );
+            assert!(matches!(refused(url), Some(UrlRefused::Address(_))), "{url}: {:?}", refused(url));
         }
     }
 
@@ -328,26 +298,14 @@ mod tests {
             "https://[fe80::1%25eth0]",
             "https://a b",
         ] {
-            assert!(
-                matches!(refused(url), Some(UrlRefused::Form(_) | UrlRefused::Plain)),
-                "{url}: {:?}",
-                refused(url)
-            );
+            assert!(matches!(refused(url), Some(UrlRefused::Form(_) | UrlRefused::Plain)), "{url}: {:?}", refused(url));
         }
     }
 
     #[test]
     fn plain_http_and_loopback_need_permission() {
-        let policy = UrlPolicy {
-            allow_plain_http: true,
-            allow_loopback: true,
-            denied: vec![],
-        };
-        for url in [
-            "http://127.0.0.1:8080",
-            "http://[::1]:8080",
-            "http://localhost",
-        ] {
+        let policy = UrlPolicy { allow_plain_http: true, allow_loopback: true, denied: vec![] };
+        for url in ["http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost"] {
             assert!(policy.check_url(url).is_ok(), "{url}");
         }
         assert!(policy.check_url("http://169.254.169.254").is_err());
@@ -357,14 +315,8 @@ mod tests {
     #[test]
     fn origins_are_compared_without_default_ports_and_paths() {
         for (url, origin) in [
-            (
-                "https://AAP.example.com:443/x",
-                Some("https://aap.example.com"),
-            ),
-            (
-                "https://aap.example.com:8443",
-                Some("https://aap.example.com:8443"),
-            ),
+            ("https://AAP.example.com:443/x", Some("https://aap.example.com")),
+            ("https://aap.example.com:8443", Some("https://aap.example.com:8443")),
             ("http://aap.example.com", Some("http://aap.example.com")),
             ("file:///etc/passwd", None),
             ("aap", None),

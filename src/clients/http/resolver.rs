@@ -26,10 +26,7 @@ pub(super) struct Resolver {
 impl Resolver {
     /// `port` is the one the connections go to: the policy may refuse an address for one port only.
     pub(super) fn new(policy: UrlPolicy, port: u16) -> Self {
-        Self {
-            policy: Arc::new(policy),
-            port,
-        }
+        Self { policy: Arc::new(policy), port }
     }
 }
 
@@ -38,13 +35,8 @@ impl Resolve for Resolver {
         let (policy, port) = (Arc::clone(&self.policy), self.port);
         Box::pin(async move {
             let name = name.as_str();
-            let lookup = |cause: String| Unresolved::Lookup {
-                name: name.to_owned(),
-                cause,
-            };
-            let found = tokio::net::lookup_host((name, port))
-                .await
-                .map_err(|e| lookup(e.to_string()))?;
+            let lookup = |cause: String| Unresolved::Lookup { name: name.to_owned(), cause };
+            let found = tokio::net::lookup_host((name, port)).await.map_err(|e| lookup(e.to_string()))?;
             let vetted = vet(&policy, name, found)?;
             Ok(Box::new(vetted.into_iter()) as Addrs)
         })
@@ -52,11 +44,7 @@ impl Resolve for Resolver {
 }
 
 /// The acceptable ones of `found`, in their order; an error when there is none.
-fn vet(
-    policy: &UrlPolicy,
-    name: &str,
-    found: impl Iterator<Item = SocketAddr>,
-) -> Result<Vec<SocketAddr>, Unresolved> {
+fn vet(policy: &UrlPolicy, name: &str, found: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Unresolved> {
     let mut refused = None;
     let mut vetted = vec![];
     for address in found {
@@ -67,14 +55,8 @@ fn vet(
     }
     match refused {
         _ if !vetted.is_empty() => Ok(vetted),
-        Some(cause) => Err(Unresolved::Refused {
-            name: name.to_owned(),
-            cause,
-        }),
-        None => Err(Unresolved::Lookup {
-            name: name.to_owned(),
-            cause: "no address".into(),
-        }),
+        Some(cause) => Err(Unresolved::Refused { name: name.to_owned(), cause }),
+        None => Err(Unresolved::Lookup { name: name.to_owned(), cause: "no address".into() }),
     }
 }
 
@@ -83,21 +65,14 @@ mod tests {
     use super::*;
 
     fn addresses(texts: &[&str]) -> impl Iterator<Item = SocketAddr> {
-        texts
-            .iter()
-            .map(|a| a.parse().unwrap())
-            .collect::<Vec<_>>()
-            .into_iter()
+        texts.iter().map(|a| a.parse().unwrap()).collect::<Vec<_>>().into_iter()
     }
 
     #[test]
     fn only_vetted_addresses_come_out() {
         let policy = UrlPolicy::default();
         let mixed = addresses(&["169.254.169.254:443", "10.0.0.7:443", "[::1]:443"]);
-        assert_eq!(
-            vet(&policy, "a", mixed).unwrap(),
-            addresses(&["10.0.0.7:443"]).collect::<Vec<_>>()
-        );
+        assert_eq!(vet(&policy, "a", mixed).unwrap(), addresses(&["10.0.0.7:443"]).collect::<Vec<_>>());
         let bad = vet(&policy, "a", addresses(&["127.0.0.1:443"]));
         assert!(matches!(bad, Err(Unresolved::Refused { .. })), "{bad:?}");
         let none = vet(&policy, "a", addresses(&[]));
@@ -107,22 +82,10 @@ mod tests {
     #[tokio::test]
     async fn localhost_is_resolved_and_refused() {
         let resolver = Resolver::new(UrlPolicy::default(), 443);
-        let error = resolver
-            .resolve("localhost".parse().unwrap())
-            .await
-            .err()
-            .expect("refused");
-        assert!(
-            matches!(error.downcast_ref(), Some(Unresolved::Refused { .. })),
-            "{error}"
-        );
-        let tests = UrlPolicy {
-            allow_loopback: true,
-            ..UrlPolicy::default()
-        };
-        let found = Resolver::new(tests, 443)
-            .resolve("localhost".parse().unwrap())
-            .await;
+        let error = resolver.resolve("localhost".parse().unwrap()).await.err().expect("refused");
+        assert!(matches!(error.downcast_ref(), Some(Unresolved::Refused { .. })), "{error}");
+        let tests = UrlPolicy { allow_loopback: true, ..UrlPolicy::default() };
+        let found = Resolver::new(tests, 443).resolve("localhost".parse().unwrap()).await;
         assert!(found.is_ok_and(|mut found| found.all(|a| a.ip().is_loopback())));
     }
 }

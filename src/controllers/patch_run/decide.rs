@@ -582,15 +582,24 @@ impl Draft<'_> {
         let phase = entry.name;
         let name = names::work(&entry.run_key, launch.try_);
         match pipeline {
-            Pipeline::Foreign(why) => {
-                self.finish(entry, None, None, not_launched(Reason::LaunchConflict, why), LogNeed::None)
-            }
+            Pipeline::Foreign(why) => self.finish(entry, None, None, not_launched(Reason::LaunchConflict, why), LogNeed::None),
             Pipeline::Absent => {
                 if self.stop_reason(entry, None).is_some() {
-                    return self.finish(entry, None, None, not_launched(Reason::Cancelled, "cancelled before the check was created"), LogNeed::None);
+                    return self.finish(
+                        entry,
+                        None,
+                        None,
+                        not_launched(Reason::Cancelled, "cancelled before the check was created"),
+                        LogNeed::None,
+                    );
                 }
                 if self.now < launch.intended_at + CREATE_GRACE {
-                    return self.keep(Reason::Launching, &format!("{phase} is being launched"), Step::CreatePipelineRun { phase, name }, POLL);
+                    return self.keep(
+                        Reason::Launching,
+                        &format!("{phase} is being launched"),
+                        Step::CreatePipelineRun { phase, name },
+                        POLL,
+                    );
                 }
                 self.retry_check(entry, launch, "the PipelineRun vanished")
             }
@@ -680,7 +689,12 @@ impl Draft<'_> {
                     *l = Launch { try_, intended_at: now, schedule: None, missed_at: None, ..l.clone() };
                 });
                 let step = Step::CreateSchedule { phase, name: names::work(&entry.run_key, try_), enabled: true };
-                self.keep(Reason::Launching, &format!("schedule {id} missed its time and launched nothing; {phase} is issued again"), step, POLL)
+                self.keep(
+                    Reason::Launching,
+                    &format!("schedule {id} missed its time and launched nothing; {phase} is issued again"),
+                    step,
+                    POLL,
+                )
             }
         }
     }
@@ -728,7 +742,12 @@ impl Draft<'_> {
             }
         }
         if let Some(surplus) = surplus {
-            return self.keep(Reason::Running, "more than one job carries this run key; the later one is cancelled", Step::CancelJob { id: *surplus }, POLL);
+            return self.keep(
+                Reason::Running,
+                "more than one job carries this run key; the later one is cancelled",
+                Step::CancelJob { id: *surplus },
+                POLL,
+            );
         }
         if let Some(over) = over {
             let mut evidence = over.evidence.clone();
@@ -993,9 +1012,7 @@ impl Draft<'_> {
         }
         let (old, new) = (template(pinned, phase), template(pins, phase));
         match (old, new) {
-            (Some(old), Some(new)) if old != new => {
-                Some(format!("the template of {phase} is {new} now; this run was launched with {old}"))
-            }
+            (Some(old), Some(new)) if old != new => Some(format!("the template of {phase} is {new} now; this run was launched with {old}")),
             _ => None,
         }
     }

@@ -335,11 +335,18 @@ mod tests {
 
     fn any_evidence() -> impl Strategy<Value = Evidence> {
         let name = prop::sample::select(vec!["db-1", "web-1", "web-2", "mail-1"]).prop_map(String::from);
-        let summary = (0u64..2, 0u64..2, 0u64..2, 0u64..2)
-            .prop_map(|(ok, changed, failures, unreachable)| Summary { changed, failures, unreachable, ok });
+        let summary = (0u64..2, 0u64..2, 0u64..2, 0u64..2).prop_map(|(ok, changed, failures, unreachable)| Summary {
+            changed,
+            failures,
+            unreachable,
+            ok,
+        });
         let guard = prop::option::of(prop::sample::select(vec!["executed", "already-claimed", "refused", "?"]));
-        let report = (guard, prop::option::of(any::<bool>()))
-            .prop_map(|(guard, ok)| Report { guard: guard.map(String::from), ok, ..Report::default() });
+        let report = (guard, prop::option::of(any::<bool>())).prop_map(|(guard, ok)| Report {
+            guard: guard.map(String::from),
+            ok,
+            ..Report::default()
+        });
         let end = prop_oneof![
             3 => Just(End::Succeeded),
             1 => Just(End::Failed("x".into())),

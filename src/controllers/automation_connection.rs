@@ -1,0 +1,186 @@
+//! Looks after an AutomationConnection: reachable, authenticated, templates fit. Reads the controller, writes status only.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, StreamExt as _};
+use kube::{
+    Api, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{Config, Controller, controller::Action, reflector::Store, watcher},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Context,
+    sessions::{Purpose, Session},
+};
+use crate::{
+    api::{automation_connection::AutomationConnection, patch_run::Phase, shared::NameOrId},
+    clients::aap::{self, ErrorKind, Needs},
+    clock,
+    metrics::ReconcileLabels,
+    settings::Invalid,
+    status::{self, Commit},
+};
+
+pub mod decide;
+
+use decide::{Seen, TemplateFact};
+
+/// Why a reconcile stopped; every variant is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The decision could not be recorded.
+    #[error("recording the decision")]
+    Commit(#[source] kube::Error),
+    /// The operator's configuration cannot be used.
+    #[error("reading the configuration")]
+    Settings(#[source] Invalid),
+    /// The object is not namespaced, which the CRD forbids.
+    #[error("object has no namespace")]
+    NoNamespace,
+}
+
+/// Reconciles one connection, once.
+pub async fn reconcile(connection: &AutomationConnection, ctx: &Context) -> Result<Action, Error> {
+    let namespace = connection.namespace().ok_or(Error::NoNamespace)?;
+    let allowed = ctx.settings().map_err(Error::Settings)?.controllers.clone();
+    let seen = observe(ctx, connection, &allowed).await;
+    let decision = decide::decide(connection, &seen, clock::now());
+    let api = Api::<AutomationConnection>::namespaced(ctx.client.clone(), &namespace);
+    match status::commit(&api, connection, decision.status).await.map_err(Error::Commit)? {
+        Commit::Stale => return Ok(Action::requeue(Duration::from_secs(1))),
+        Commit::Written => {
+            ctx.metrics.status_writes.inc();
+        }
+        Commit::Unchanged => {}
+    }
+    Ok(Action::requeue(decision.requeue))
+}
+
+async fn observe(ctx: &Context, connection: &AutomationConnection, allowed: &[String]) -> Seen {
+    let mut seen = Seen::default();
+    let ping = match ctx.sessions.open(connection, Purpose::Ping, allowed).await {
+        Ok(session) => session,
+        Err(no) => {
+            seen.invalid = Some((no.reason, no.message));
+            return seen;
+        }
+    };
+    match ping.aap.discover().await {
+        Ok(controller) => seen.controller = Some(Ok(controller.value)),
+        Err(error) => {
+            seen.controller = Some(Err(error.to_string()));
+            return seen;
+        }
+    }
+    if connection.spec.read_credentials.is_none() {
+        return seen;
+    }
+    match ctx.sessions.open(connection, Purpose::Read, allowed).await {
+        Ok(session) => look_around(&session, connection, &mut seen).await,
+        Err(no) => seen.authenticated = Some(Err((no.reason, no.message))),
+    }
+    seen
+}
+
+async fn look_around(session: &Session, connection: &AutomationConnection, seen: &mut Seen) {
+    use crate::api::reason::Reason;
+    if let Err(error) = session.aap.me().await {
+        let reason = match &error.kind {
+            ErrorKind::Unauthorized | ErrorKind::Forbidden { .. } => Reason::CredentialsRejected,
+            ErrorKind::Unreachable(_)
+            | ErrorKind::Ambiguous(_)
+            | ErrorKind::NotFound { .. }
+            | ErrorKind::Refused { .. }
+            | ErrorKind::NotUnique { .. } => Reason::ControllerUnreachable,
+        };
+        seen.authenticated = Some(Err((reason, error.to_string())));
+        return;
+    }
+    seen.authenticated = Some(Ok(()));
+    match session.aap.inventory(&connection.spec.inventory).await {
+        Ok(inventory) => seen.inventory = Some(Ok(inventory.value.id)),
+        Err(error) => {
+            seen.inventory = Some(Err(error.to_string()));
+            return;
+        }
+    }
+    let Some(Ok(inventory)) = seen.inventory else { return };
+    let templates = &connection.spec.templates;
+    for (phase, which) in [(Phase::Stage, &templates.stage), (Phase::Apply, &templates.apply), (Phase::Reboot, &templates.reboot)] {
+        let Some(which) = which else { continue };
+        seen.templates.push((phase, template(session, which, inventory).await));
+    }
+}
+
+async fn template(session: &Session, which: &NameOrId, inventory: i64) -> TemplateFact {
+    match session.aap.template(which).await {
+        Ok(answer) => {
+            let template = answer.value;
+            // whoever reads here need not be who launches
+            let problems = aap::preflight(&template, &Needs { inventory, launches: false });
+            TemplateFact {
+                id: Some(template.id),
+                name: Some(template.name.clone()),
+                blocked: problems.iter().any(|p| p.blocks),
+                problems: problems.into_iter().map(|p| p.message).collect(),
+            }
+        }
+        Err(error) => TemplateFact { id: None, name: None, blocked: true, problems: vec![error.to_string()] },
+    }
+}
+
+/// Runs the controller until `stop`. The returned store is the cache of all connections.
+pub fn start(client: &kube::Client) -> (Controller<DeserializeGuard<AutomationConnection>>, Store<DeserializeGuard<AutomationConnection>>) {
+    let api = Api::<DeserializeGuard<AutomationConnection>>::all(client.clone());
+    let controller = Controller::new(api, watcher::Config::default()).with_config(Config::default().concurrency(4));
+    let store = controller.store();
+    (controller, store)
+}
+
+/// Drives the controller of [`start`] until `stop`.
+pub async fn run(controller: Controller<DeserializeGuard<AutomationConnection>>, ctx: Arc<Context>, stop: CancellationToken) {
+    controller
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(
+            guarded,
+            |_, error, _| {
+                let _: &std::convert::Infallible = error;
+                Action::requeue(Duration::from_secs(60))
+            },
+            ctx,
+        )
+        .for_each(|_| async {})
+        .await;
+}
+
+async fn guarded(object: Arc<DeserializeGuard<AutomationConnection>>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+    let connection = match &object.0 {
+        Ok(connection) => connection,
+        Err(invalid) => {
+            tracing::error!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = %invalid.error, "an AutomationConnection cannot be read");
+            return Ok(Action::requeue(Duration::from_secs(600)));
+        }
+    };
+    let uid = connection.uid().unwrap_or_default();
+    let result = AssertUnwindSafe(reconcile(connection, &ctx)).catch_unwind().await;
+    let word = if matches!(result, Ok(Ok(_))) { "success" } else { "error" };
+    ctx.metrics.reconciles.get_or_create(&ReconcileLabels { controller: "automationconnection", result: word }).inc();
+    Ok(match result {
+        Ok(Ok(action)) => {
+            ctx.backoff.succeeded(&uid);
+            action
+        }
+        Ok(Err(error)) => {
+            let cause = match &error {
+                Error::Commit(source) => super::brief(source),
+                Error::Settings(source) => source.to_string(),
+                Error::NoNamespace => String::new(),
+            };
+            tracing::warn!(namespace = connection.namespace(), name = connection.name_any(), %error, cause, "reconcile failed");
+            Action::requeue(ctx.backoff.failed(&uid))
+        }
+        Err(_) => Action::requeue(ctx.backoff.failed(&uid)),
+    })
+}

@@ -1,0 +1,137 @@
+//! `fettle manager`: wiring of the operator. Leads or stands by, runs the controllers, and stops without cutting a launch in half.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{Router, http::header, routing::get};
+use kube::{
+    Api, Client,
+    runtime::events::{Recorder, Reporter},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    archive::{self, remote},
+    clients::http::{Denied, UrlPolicy},
+    controllers::{Context, automation_connection, patch_run, sessions::Sessions, settings_watch, tekton_watch::TektonWatch},
+    lease,
+    metrics::{CONTENT_TYPE, Metrics},
+    names,
+};
+
+/// How long launches that are under way may take to end after a stop was asked for.
+const LAST_ORDERS: Duration = Duration::from_secs(45);
+
+/// Options of `fettle manager`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ManagerArgs {
+    /// Namespace of the operator: its configuration, lease and ledger are there.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "fettle-system")]
+    pub namespace: String,
+    /// Name of this replica, for the lease.
+    #[arg(long, env = "POD_NAME", default_value = "fettle-manager")]
+    pub identity: String,
+    /// Names and addresses of the node this replica runs on, separated by commas: a run whose scope holds one is refused.
+    #[arg(long, env = "NODE_NAMES", value_delimiter = ',')]
+    pub node_names: Vec<String>,
+    /// Address for health and metrics.
+    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Address of fettle server, as this pod reaches it.
+    #[arg(long, env = "FETTLE_SERVER", default_value = "https://fettle-server.fettle-system.svc:8443")]
+    pub server: String,
+    /// Certificate authority of fettle server, PEM; read again when it changes.
+    #[arg(long, env = "FETTLE_SERVER_CA", default_value = "/var/run/fettle/server-ca/ca.crt")]
+    pub server_ca: PathBuf,
+    /// Token for fettle server (audience "fettle"); read again every minute.
+    #[arg(long, env = "FETTLE_TOKEN", default_value = "/var/run/fettle/token/token")]
+    pub token: PathBuf,
+}
+
+/// The manager could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The health and metrics address cannot be used.
+    #[error("listening on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// Where logs and records go cannot be used.
+    #[error("reaching the archive")]
+    Archive(#[source] archive::Error),
+}
+
+/// Runs the operator until `stop`. `client` must not repeat requests by itself.
+pub async fn run(args: ManagerArgs, client: Client, api_server: Vec<Denied>, stop: CancellationToken) -> Result<(), Error> {
+    let metrics = Metrics::default();
+    let listener = tokio::net::TcpListener::bind(args.listen).await.map_err(|source| Error::Listen { address: args.listen, source })?;
+    let health = health(&metrics);
+    let health_stop = stop.clone();
+    tokio::spawn(async move {
+        let served = axum::serve(listener, health).with_graceful_shutdown(health_stop.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "serving health and metrics");
+        }
+    });
+    let store = remote::Store::server(&args.server, Some(args.server_ca.clone()), args.token.clone()).map_err(Error::Archive)?;
+    let leases = Api::namespaced(client.clone(), &args.namespace);
+    let lease_stop = CancellationToken::new();
+    let (mut leads, lease_task) = lease::compete(leases, args.identity.clone().into(), lease_stop.clone());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), identity = args.identity, "standing by for leadership");
+    tokio::select! {
+        led = leads.wait_for(|leads| *leads) => drop(led),
+        () = stop.cancelled() => {
+            lease_stop.cancel();
+            let _ = lease_task.await;
+            return Ok(());
+        }
+    }
+    metrics.leader.set(1);
+    tracing::info!("leading");
+
+    let work = CancellationToken::new();
+    let (connections, connection_store) = automation_connection::start(&client);
+    let policy = UrlPolicy { denied: api_server, ..UrlPolicy::default() };
+    let ctx = Arc::new(Context {
+        client: client.clone(),
+        namespace: args.namespace.clone(),
+        settings: settings_watch::start(client.clone(), &args.namespace, work.clone()),
+        store,
+        tekton: TektonWatch::start(client.clone(), work.clone()),
+        connections: connection_store,
+        sessions: Sessions::new(client.clone(), policy, metrics.clone()),
+        recorder: Recorder::new(client, Reporter { controller: names::MANAGER.into(), instance: Some(args.identity) }),
+        metrics: metrics.clone(),
+        own_nodes: args.node_names.iter().map(|n| n.trim().to_lowercase()).filter(|n| !n.is_empty()).collect::<BTreeSet<_>>(),
+        backoff: crate::controllers::backoff::Backoff::default(),
+    });
+    let mut controllers = tokio::spawn({
+        let (ctx, work) = (ctx.clone(), work.clone());
+        async move {
+            futures::join!(automation_connection::run(connections, ctx.clone(), work.clone()), patch_run::run(ctx, work));
+        }
+    });
+    tokio::select! {
+        () = stop.cancelled() => tracing::info!("stopping: what is under way is ended first"),
+        _ = leads.wait_for(|leads| !*leads) => tracing::error!("stopping: another replica leads"),
+        _ = &mut controllers => tracing::error!("stopping: the controllers ended"),
+    }
+    work.cancel();
+    if tokio::time::timeout(LAST_ORDERS, controllers).await.is_err() {
+        tracing::warn!("some work did not end in time; its intent is on record and it is found again");
+    }
+    metrics.leader.set(0);
+    lease_stop.cancel();
+    let _ = lease_task.await;
+    Ok(())
+}
+
+fn health(metrics: &Metrics) -> Router {
+    let metrics = metrics.clone();
+    Router::new()
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/ready", get(|| async { "ok\n" }))
+        .route("/metrics", get(move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.render()) }))
+}

@@ -1,0 +1,112 @@
+//! Metrics of the manager, in one table. Cardinality is bounded: no name of a run, host or namespace is a label.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+/// Content type of what [`Metrics::render`] gives.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Labels of a reconcile.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReconcileLabels {
+    /// Kind of the object, in lower case.
+    pub controller: &'static str,
+    /// `success`, `stale` or `error`.
+    pub result: &'static str,
+}
+
+/// Labels of a finished phase.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PhaseLabels {
+    /// The phase.
+    pub phase: &'static str,
+    /// `OK` or `ERROR`.
+    pub result: &'static str,
+    /// From the closed set of reasons.
+    pub reason: String,
+}
+
+/// Labels of a launch.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LaunchLabels {
+    /// The phase.
+    pub phase: &'static str,
+    /// `Fenced`, `Direct` or `Tekton`.
+    pub mode: &'static str,
+}
+
+/// Labels of a call to a controller.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CallLabels {
+    /// HTTP method.
+    pub method: String,
+    /// Route, without ids.
+    pub route: String,
+    /// `2xx`, … or a word for what kept an answer from coming.
+    pub code: String,
+}
+
+/// The manager's metrics; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    /// Reconciles.
+    pub reconciles: Family<ReconcileLabels, Counter>,
+    /// Seconds a reconcile took.
+    pub reconcile_seconds: Histogram,
+    /// Launches asked for (a repeated request of the same launch counts again).
+    pub launches: Family<LaunchLabels, Counter>,
+    /// Phases whose result was found in the records.
+    pub adoptions: Counter,
+    /// Finished phases.
+    pub phases: Family<PhaseLabels, Counter>,
+    /// Calls to AAP controllers.
+    pub aap_calls: Family<CallLabels, Counter>,
+    /// Status writes.
+    pub status_writes: Counter,
+    /// 1 on the replica that works.
+    pub leader: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("fettle");
+        let reconciles = Family::default();
+        registry.register("reconciles", "Reconciles by kind and result", reconciles.clone());
+        let reconcile_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        registry.register_with_unit("reconcile", "Duration of reconciles", Unit::Seconds, reconcile_seconds.clone());
+        let launches = Family::default();
+        registry.register("launches", "Launches asked for; a repeated request of the same launch counts again", launches.clone());
+        let adoptions = Counter::default();
+        registry.register("adoptions", "Phases whose result was found in the records", adoptions.clone());
+        let phases = Family::default();
+        registry.register("phases", "Finished phases by result and reason", phases.clone());
+        let aap_calls = Family::default();
+        registry.register("aap_calls", "Calls to AAP controllers by route and outcome", aap_calls.clone());
+        let status_writes = Counter::default();
+        registry.register("status_writes", "Status writes", status_writes.clone());
+        let leader = Gauge::default();
+        registry.register("leader", "1 on the replica that works", leader.clone());
+        Self { registry: Arc::new(registry), reconciles, reconcile_seconds, launches, adoptions, phases, aap_calls, status_writes, leader }
+    }
+}
+
+impl Metrics {
+    /// The metrics as OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // writing to a String does not fail
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
