@@ -1,10 +1,26 @@
 .DEFAULT_GOAL := help
 BED := tests/e2e/bed/bed
+GENERATED := manifests
 
-.PHONY: help cluster cluster-down shell
+.PHONY: help test gen check lint format cluster cluster-down shell
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: ## everything that proves it, level by level (root; make test LEVELS="world package" runs some)
+	@tests/run $(LEVELS)
+
+check: format lint ## what needs no cluster and no root: format, lint, the tests of the code
+	@tests/run world
+
+lint:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+format:
+	cargo fmt --all --check
+
+gen: ## write what is generated: crds/, docs/reasons.md, docs/reference.md, bundle/
+	UPDATE_MANIFESTS=1 cargo test --quiet --workspace --locked $(GENERATED:%=--test %)
 
 cluster: ## start a real one-node Kubernetes with Tekton, in namespaces of its own (root; first time ~10 min)
 	@$(BED) up
