@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub(crate) use self::upload::random_name;
 pub use self::{key::Key, remote::Store, sweep::Swept};
-use self::{record::Record, seal::Seals};
+use self::{record::Record, seal::Seals, upload::Sizes};
 use crate::api::patch_run::LogRef;
 
 /// The bytes of a log on their way. An error ends the log: nothing of it becomes visible.
@@ -136,7 +136,7 @@ pub struct Archive {
     /// The directory, when the archive is one.
     directory: Option<PathBuf>,
     seals: Arc<Seals>,
-    max_log_bytes: u64,
+    sizes: Sizes,
 }
 
 impl fmt::Debug for Archive {
@@ -148,23 +148,30 @@ impl fmt::Debug for Archive {
 impl Archive {
     /// An archive over any object store that has `PutMode::Create` and read-after-write consistency.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, directory: None, seals: Arc::default(), max_log_bytes: MAX_LOG_BYTES }
+        Self { store, directory: None, seals: Arc::default(), sizes: Sizes { part: upload::PART, log: MAX_LOG_BYTES } }
     }
 
     /// Refuses logs of more bytes than that. Default: [`MAX_LOG_BYTES`].
     #[must_use]
     pub fn with_max_log_bytes(mut self, bytes: u64) -> Self {
-        self.max_log_bytes = bytes;
+        self.sizes.log = bytes;
         self
     }
 
-    /// Archives a log, streaming: at most two parts of [`upload::PART`] bytes are held in memory.
+    /// Cuts logs into parts of that many bytes (at least 1). Default: 8 MiB. S3 wants 5 MiB or more.
+    #[must_use]
+    pub fn with_part_bytes(mut self, bytes: usize) -> Self {
+        self.sizes.part = bytes.max(1);
+        self
+    }
+
+    /// Archives a log, streaming: one part and one chunk of `stream` are held in memory.
     ///
     /// The log is visible, as a whole, when this returns `Ok`. Called again it replaces the log, until the phase's record is written, which
     /// seals it ([`Error::Conflict`]).
     pub async fn put_log(&self, key: &Key, owner: &Owner, source: &str, stream: LogStream) -> Result<LogRef, Error> {
         let before = self.replaceable(key, owner).await?;
-        let uploaded = upload::upload(&*self.store, key, stream, self.max_log_bytes).await?;
+        let uploaded = upload::upload(&*self.store, key, stream, self.sizes).await?;
         let new = LogMeta {
             owner: owner.clone(),
             object: uploaded.object,
@@ -174,7 +181,8 @@ impl Archive {
             source: source.chars().filter(|c| !c.is_control()).take(256).collect(),
         };
         let committed = self.commit_log(key, &new, before).await;
-        if committed.is_err() {
+        // after any other error the answer may be lost and the log visible: then the sweep decides
+        if matches!(committed, Err(Error::Conflict(_))) {
             self.remove(&key.object(&new.object)).await;
         }
         committed.map(|()| new.reference(key))

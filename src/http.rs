@@ -54,6 +54,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(20);
 /// How long what `/ready` found out is believed.
 const READY_TTL: Duration = Duration::from_secs(5);
+/// How long the head of a request may take, and a connection may wait for the next one.
+const HEAD: Duration = Duration::from_secs(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How `fettle server` runs.
@@ -203,7 +205,7 @@ impl Server {
             .map_err(failed)?
             .map(|tls| tls.acceptor(limits::Gate::new(app.idle)))
             .handle(handle.clone());
-        configure(server.http_builder());
+        configure(server.http_builder(), app.idle);
         tracing::info!(%address, "listening");
         let background = futures::future::join3(
             tls.watch(args.tls_reload.unsigned_abs()),
@@ -224,8 +226,8 @@ impl Server {
 }
 
 /// Limits of the protocol: slow heads, large heads, many streams, dead peers.
-fn configure(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>) {
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_headers(64).max_buf_size(64 << 10);
+fn configure(builder: &mut hyper_util::server::conn::auto::Builder<hyper_util::rt::TokioExecutor>, idle: Duration) {
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle.min(HEAD)).max_headers(64).max_buf_size(64 << 10);
     builder
         .http2()
         .timer(TokioTimer::new())

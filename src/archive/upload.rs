@@ -9,6 +9,15 @@ use super::{Error, LogStream, key::Key};
 /// Bytes of one part. S3 wants at least 5 MiB and at most 10,000 parts.
 pub(super) const PART: usize = 8 << 20;
 
+/// How a log is cut and how long it may be.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    /// Bytes of one part.
+    pub(super) part: usize,
+    /// Bytes of a log at most.
+    pub(super) log: u64,
+}
+
 /// A log whose bytes are stored and which nothing refers to yet.
 pub(super) struct Uploaded {
     /// Last part of the object's name.
@@ -29,12 +38,12 @@ pub(crate) fn random_name() -> String {
 
 /// Stores the bytes of `stream` under a new name. Whatever fails, and also when the future is dropped, nothing is left but, after a crash,
 /// an object that nothing refers to.
-pub(super) async fn upload(store: &dyn ObjectStore, key: &Key, mut stream: LogStream, limit: u64) -> Result<Uploaded, Error> {
+pub(super) async fn upload(store: &dyn ObjectStore, key: &Key, mut stream: LogStream, sizes: Sizes) -> Result<Uploaded, Error> {
     let object = format!("log.{}", random_name());
     let path = key.object(&object);
     let mut hash = Sha256::new();
     let mut size = 0u64;
-    let mut parts = Parts::new(store, path);
+    let mut parts = Parts::new(store, path, sizes.part);
     while let Some(chunk) = stream.next().await {
         let mut chunk = match chunk {
             Ok(chunk) => chunk,
@@ -44,9 +53,9 @@ pub(super) async fn upload(store: &dyn ObjectStore, key: &Key, mut stream: LogSt
             }
         };
         size += chunk.len() as u64;
-        if size > limit {
+        if size > sizes.log {
             parts.abort().await;
-            return Err(Error::Rejected(format!("the log of {key} has more than {limit} bytes")));
+            return Err(Error::Rejected(format!("the log of {key} has more than {} bytes", sizes.log)));
         }
         hash.update(&chunk);
         while !chunk.is_empty() {
@@ -62,24 +71,25 @@ pub(super) async fn upload(store: &dyn ObjectStore, key: &Key, mut stream: LogSt
 struct Parts<'s> {
     store: &'s dyn ObjectStore,
     path: Path,
+    part: usize,
     buffer: PutPayloadMut,
     started: Option<Started>,
 }
 
 impl<'s> Parts<'s> {
-    fn new(store: &'s dyn ObjectStore, path: Path) -> Self {
-        Self { store, path, buffer: PutPayloadMut::new(), started: None }
+    fn new(store: &'s dyn ObjectStore, path: Path, part: usize) -> Self {
+        Self { store, path, part, buffer: PutPayloadMut::new(), started: None }
     }
 
     /// Bytes until the part is full; never 0.
     fn room(&self) -> usize {
-        PART - self.buffer.content_length()
+        self.part - self.buffer.content_length()
     }
 
     async fn push(&mut self, bytes: bytes::Bytes) -> Result<(), Error> {
         // copied, so that a chunk of few bytes does not keep a large buffer alive
         self.buffer.extend_from_slice(&bytes);
-        if self.buffer.content_length() < PART {
+        if self.buffer.content_length() < self.part {
             return Ok(());
         }
         let part = std::mem::take(&mut self.buffer).freeze();
