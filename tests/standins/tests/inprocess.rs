@@ -517,3 +517,16 @@ async fn infrastructure_errors_and_timeouts_have_their_own_status() {
     let slow = client.until(slow, OVER).await;
     assert_eq!((&slow["status"], &slow["job_explanation"]), (&json!("failed"), &json!("Job terminated due to timeout")));
 }
+
+#[tokio::test]
+async fn the_example_file_is_a_configuration() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("example.yaml");
+    let config = Config::load(&path).unwrap();
+    let aap = Standin::builder().config(config).start().await.unwrap();
+    let client = Client::new(&aap, "execute-token");
+    assert_eq!(client.get("/job_templates/apply++Ops/launch/").await.1["ask_limit_on_launch"], true);
+    let read = Client::new(&aap, "read-token");
+    let (_, script) = read.get("/inventories/fleet++Ops/script/?hostvars=1&all=1").await;
+    assert_eq!(script["_meta"]["hostvars"]["web-1"]["patch_group"], "5");
+    assert_eq!(script["web"]["vars"]["fettle_role"], "web");
+}

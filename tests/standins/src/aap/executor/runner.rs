@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use serde_json::{Map, Value, json};
 
 use super::{Assignment, Executor, Feed, News, Outcome};
@@ -299,9 +299,8 @@ async fn follow(directory: &Path, mut child: Option<tokio::process::Child>, feed
             }
         }
     }
-    // The playbook's own children are in the group too.
-    if let Some(group) = group.filter(|_| canceled) {
-        let _ = kill_process_group(group, Signal::KILL);
+    if canceled {
+        end_strays(directory).await;
     }
     reader.read(feed);
     if canceled {
@@ -340,6 +339,30 @@ async fn end(group: Pid, child: Option<&mut tokio::process::Child>, directory: &
     };
     let _ = tokio::time::timeout(GRACE, left).await;
     let _ = kill_process_group(group, Signal::KILL);
+}
+
+/// Ends what a run has left behind: Ansible's workers leave the group for sessions of their own, but not their environment.
+async fn end_strays(directory: &Path) {
+    let mark = format!("AWX_PRIVATE_DATA_DIR={}", directory.display());
+    for signal in [Signal::TERM, Signal::KILL] {
+        let strays: Vec<Pid> = fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| {
+                let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+                environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+            })
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
+            .collect();
+        if strays.is_empty() {
+            return;
+        }
+        for stray in strays {
+            let _ = kill_process(stray, signal);
+        }
+        tokio::time::sleep(POLL * 2).await;
+    }
 }
 
 /// Reads what a run has written since the last look.
