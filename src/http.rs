@@ -203,7 +203,7 @@ impl Server {
         let handle = axum_server::Handle::new();
         let mut server = axum_server::from_tcp_rustls(listener, tls.config.clone())
             .map_err(failed)?
-            .map(|tls| tls.acceptor(limits::Gate::new(app.idle)))
+            .map(|tls| limits::Gate::new(tls, app.idle))
             .handle(handle.clone());
         configure(server.http_builder(), app.idle);
         tracing::info!(%address, "listening");

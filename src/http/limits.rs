@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    future::{Future as _, Ready, ready},
+    future::Future as _,
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -13,12 +13,12 @@ use std::{
 use axum::body::Body;
 use axum_server::accept::Accept;
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::BoxFuture};
 use http::{HeaderValue, StatusCode, header};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Instant, Sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
 
 use super::{metrics::Metrics, problem::Problem};
@@ -117,14 +117,16 @@ pub fn body(mut stream: LogStream, place: Place, idle: Duration) -> Body {
         // only this makes the end an end and not a failure
         let _ = timeout(idle, sender.send(None)).await;
     }));
-    Body::from_stream(futures::stream::unfold(Some(receiver), async |receiver| {
+    let received = futures::stream::unfold(Some(receiver), async |receiver| {
         let mut receiver = receiver?;
         match receiver.recv().await {
             Some(Some(chunk)) => Some((Ok(chunk.take()), Some(receiver))),
             Some(None) => None,
             None => Some((Err(io::Error::other("the log was cut off")), None)),
         }
-    }))
+    });
+    // the compression asks once more after the end
+    Body::from_stream(received.fuse())
 }
 
 /// A request body that fails when nothing arrives for `idle`.
@@ -148,37 +150,52 @@ pub fn arriving(body: Body, idle: Duration, metrics: Metrics) -> LogStream {
     .boxed()
 }
 
-/// Gives each accepted connection a place and watches that it takes what is written to it.
+/// Gives each accepted connection a place and watches that it moves.
 #[derive(Clone)]
-pub struct Gate {
+pub struct Gate<A> {
+    inner: A,
     places: Arc<Semaphore>,
     idle: Duration,
 }
 
-impl Gate {
-    /// A connection that takes nothing for `idle` while something is to be written is closed.
-    pub fn new(idle: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(CONNECTIONS)), idle }
+impl<A> Gate<A> {
+    /// Wraps an acceptor. A connection that says nothing for `idle` at first, or takes nothing for `idle` while something is to be written,
+    /// is closed.
+    pub fn new(inner: A, idle: Duration) -> Self {
+        Self { inner, places: Arc::new(Semaphore::new(CONNECTIONS)), idle }
     }
 }
 
-impl<I, S> Accept<I, S> for Gate {
-    type Stream = Moving<I>;
-    type Service = S;
-    type Future = Ready<io::Result<(Moving<I>, S)>>;
+impl<A, I, S> Accept<I, S> for Gate<A>
+where
+    A: Accept<I, S>,
+    A::Future: Send + 'static,
+{
+    type Stream = Moving<A::Stream>;
+    type Service = A::Service;
+    type Future = BoxFuture<'static, io::Result<(Self::Stream, A::Service)>>;
 
     fn accept(&self, stream: I, service: S) -> Self::Future {
-        ready(match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => Ok((Moving::new(stream, place, self.idle), service)),
-            Err(_) => Err(io::Error::other("too many connections")),
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        let accepting = place.map(|place| (place, self.inner.accept(stream, service)));
+        let idle = self.idle;
+        Box::pin(async move {
+            let (place, accepting) = accepting.ok_or_else(|| io::Error::other("too many connections"))?;
+            let (stream, service) = accepting.await?;
+            Ok((Moving::new(stream, place, idle), service))
         })
     }
 }
 
-/// A connection that fails when its peer takes nothing for a while.
+/// Bytes after which the server knows which version of HTTP is spoken, and its own limits of time take over.
+const PREFACE: usize = 24;
+
+/// A connection that fails when its peer does not move for a while.
 pub struct Moving<I> {
     inner: I,
     idle: Duration,
+    /// Bytes to come until the version is known, and until when.
+    beginning: Option<(usize, Pin<Box<Sleep>>)>,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
@@ -186,7 +203,7 @@ pub struct Moving<I> {
 
 impl<I> Moving<I> {
     fn new(inner: I, place: OwnedSemaphorePermit, idle: Duration) -> Self {
-        Self { inner, idle, waiting: None, _place: place }
+        Self { inner, idle, beginning: Some((PREFACE, Box::pin(sleep(idle)))), waiting: None, _place: place }
     }
 
     fn moved<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -195,7 +212,7 @@ impl<I> Moving<I> {
             return polled;
         }
         let idle = self.idle;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + idle)));
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(idle)));
         task::ready!(waiting.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -203,7 +220,18 @@ impl<I> Moving<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Moving<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if let Some((missing, until)) = &mut self.beginning {
+            *missing = missing.saturating_sub(buf.filled().len() - before);
+            if *missing == 0 {
+                self.beginning = None;
+            } else if polled.is_pending() {
+                task::ready!(until.as_mut().poll(cx));
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        polled
     }
 }
 

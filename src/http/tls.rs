@@ -153,7 +153,8 @@ fn self_made(directory: &Path, names: &[String], now: Timestamp) -> Result<Vec<u
     {
         return Ok(pem);
     }
-    let issuer_key = KeyPair::from_pem(&ca).map_err(|e| TlsError::Unusable(format!("ca.pem: {e}")))?;
+    let issuer_key = PrivateKeyDer::from_pem_slice(ca.as_bytes()).map_err(|e| TlsError::Unusable(format!("ca.pem: {e}")))?;
+    let issuer_key = KeyPair::try_from(&issuer_key).map_err(|e| TlsError::Unusable(format!("ca.pem: {e}")))?;
     let until = later(now, 1);
     let mut params = CertificateParams::new(names.to_vec()).map_err(|e| TlsError::Unusable(format!("--tls-name: {e}")))?;
     params.distinguished_name = rcgen::DistinguishedName::new();

@@ -1,0 +1,16 @@
+//! Stories of the server over a loopback TLS listener and a Kubernetes API that answers what the server asks.
+
+#[path = "server/bed.rs"]
+mod bed;
+#[path = "server/certificates.rs"]
+mod certificates;
+#[path = "server/identity.rs"]
+mod identity;
+#[path = "server/intake.rs"]
+mod intake;
+#[path = "server/limits.rs"]
+mod limits;
+#[path = "server/logs.rs"]
+mod logs;
+#[path = "server/runs.rs"]
+mod runs;
