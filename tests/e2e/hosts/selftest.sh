@@ -1,11 +1,11 @@
 #!/bin/bash
 # Proves the hosts without a cluster, and measures: restore, distinct identities,
 # kernel upgrade and reboot of all at once, one host lost and restored.
-# `hosts selftest` runs it inside recipe/sandbox.sh.
+# `hosts selftest` runs it inside sandbox.sh.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
-# shellcheck source-path=SCRIPTDIR source=recipe/fleet.sh
-. "$here/recipe/fleet.sh"
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$here/lib.sh"
 FETTLE_BED=$(mktemp -d /tmp/fettle-hosts-selftest.XXXXXX)
 export FETTLE_BED
 trap 'rm -rf "$FETTLE_BED"' EXIT

@@ -4,8 +4,8 @@
 set -euo pipefail
 cache=$1 key=$2
 recipe=$(dirname "$(readlink -f "$0")")
-# shellcheck source-path=SCRIPTDIR source=fleet.sh
-. "$recipe/fleet.sh"
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+. "$recipe/../lib.sh"
 begin=$EPOCHREALTIME
 step() { echo "hosts: [$1/5] $2 ($(seconds_since "$begin") so far)"; }
 
@@ -21,9 +21,17 @@ step 1 "kernels from the Debian archive"
 . "$work/env"
 echo "  installed $OLD_KERNEL, in the repository $NEW_KERNEL"
 mkdir "$work/repo"
-# The repository has both, as Debian's has: a host can also go back.
-cp "$cache/downloads/linux-image-${OLD_KERNEL}_"*.deb "$cache/downloads/linux-image-${NEW_KERNEL}_"*.deb "$work/repo/"
-(cd "$work/repo" && apt-ftparchive packages . >Packages && gzip -k Packages && apt-ftparchive release . >../Release && mv ../Release .)
+# Both are in the repository, as in Debian's: a host can also go back. The files
+# in the packages are Debian's; they are only packed with zstd, because to unpack
+# xz was the longest part of an upgrade under emulation.
+for kernel in "$OLD_KERNEL" "$NEW_KERNEL"; do
+  dpkg-deb -R "$(compgen -G "$cache/downloads/linux-image-${kernel}_*.deb")" "$work/unpacked"
+  dpkg-deb -Zzstd -z9 -b "$work/unpacked" "$work/repo" >/dev/null
+  rm -r "$work/unpacked"
+done
+# One checksum: apt verifies each that it is given.
+index() { apt-ftparchive -o APT::FTPArchive::MD5=false -o APT::FTPArchive::SHA1=false -o APT::FTPArchive::SHA512=false "$@" .; }
+(cd "$work/repo" && index packages >Packages && index release >../Release && mv ../Release .)
 
 step 2 "root file systems"
 ssh-keygen -q -t ed25519 -N '' -C fettle-test-bed -f "$work/id"
@@ -40,7 +48,7 @@ done < <(fleet)
 rm -rf --one-file-system "$work"/root "$work"/root-*
 
 step 4 "first boot and snapshot of each host"
-"$recipe/sandbox.sh" "$recipe/freeze.sh" "$work"
+"$recipe/../sandbox.sh" "$recipe/freeze.sh" "$work"
 
 step 5 "into the cache"
 rm -rf "${cache:?}/$key"

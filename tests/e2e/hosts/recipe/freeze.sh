@@ -5,12 +5,12 @@
 set -euo pipefail
 work=$1
 recipe=$(dirname "$(readlink -f "$0")")
-# shellcheck source-path=SCRIPTDIR source=fleet.sh
-. "$recipe/fleet.sh"
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+. "$recipe/../lib.sh"
 
 # What every story does first, so that it is in the page cache of the snapshot.
-# The last command forgets the neighbours: their hardware addresses belong to
-# this sandbox and would be waited for in vain after a restore.
+# The last command forgets the neighbours: where a host is restored, they may
+# have other hardware addresses, and would be waited for in vain.
 warm_up() {
   cat <<END
 set -eu

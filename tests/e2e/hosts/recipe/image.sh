@@ -5,8 +5,8 @@
 set -euo pipefail
 root=$1 name=$2 address=$3 out=$4
 recipe=$(dirname "$(readlink -f "$0")")
-# shellcheck source-path=SCRIPTDIR source=fleet.sh
-. "$recipe/fleet.sh"
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+. "$recipe/../lib.sh"
 readonly SIZE_MIB=3072
 grub=/usr/lib/grub/i386-pc
 

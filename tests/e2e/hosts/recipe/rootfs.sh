@@ -6,8 +6,8 @@
 set -euo pipefail
 work=$1 kernel=$2
 recipe=$(dirname "$(readlink -f "$0")")
-# shellcheck source-path=SCRIPTDIR source=fleet.sh
-. "$recipe/fleet.sh"
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+. "$recipe/../lib.sh"
 root=$work/root
 mirror=${FETTLE_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
