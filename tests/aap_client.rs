@@ -191,6 +191,18 @@ proptest! {
     }
 }
 
+#[tokio::test]
+async fn a_launch_before_which_the_api_cannot_be_found_is_definite() {
+    let wire = Wire::start(|_| answer(503, "text/html", "<h1>Unavailable</h1>")).await;
+    let aap = Aap::new(Settings { api_prefix: None, ..settings(&wire.url()) }).unwrap();
+    let error = aap.launch(9, &request()).await.expect_err("not found");
+    assert!(error.is_definite() && error.is_temporary(), "{error:?}");
+    assert!(matches!(&error.kind, ErrorKind::Unreachable(n) if n.stage == NotSentStage::Discovery), "{error:?}");
+    assert!(error.to_string().contains("launching") && error.to_string().contains("503"), "{error}");
+    assert!(wire.requests().iter().all(|r| r.method == "GET"));
+    assert!(aap.me().await.expect_err("not found").is_ambiguous());
+}
+
 // ---- what never leaves ----------------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -413,9 +425,24 @@ async fn something_else_at_the_address_is_told_from_a_controller_in_trouble() {
     let error = Aap::new(Settings { api_prefix: None, ..settings(&wire.url()) }).unwrap().discover().await.expect_err("no controller");
     assert!(error.is_not_found() && error.to_string().contains("apiPrefix"), "{error}");
 
+    let wire = Wire::start(|_| json_answer(401, &json!({"detail": "Who?"}))).await;
+    let error = Aap::new(Settings { api_prefix: None, ..settings(&wire.url()) }).unwrap().discover().await.expect_err("401");
+    assert_eq!(error.kind, ErrorKind::Unauthorized);
+
     let wire = Wire::start(|_| answer(500, "text/html", "<h1>Server Error (500)</h1>")).await;
     let error = Aap::new(Settings { api_prefix: None, ..settings(&wire.url()) }).unwrap().discover().await.expect_err("broken");
     assert!(error.is_temporary() && !error.is_not_found(), "{error}");
+}
+
+#[tokio::test]
+async fn names_cannot_bend_messages() {
+    let wire = Wire::start(|_| json_answer(200, &json!({"results": []}))).await;
+    for name in ["a\nb\u{1b}[2J".to_owned(), "x".repeat(5000)] {
+        let error = aap(&wire.url()).template(&NameOrId::Name(name)).await.expect_err("none");
+        let text = error.to_string();
+        assert!(error.is_not_found() && text.len() < 1000 && !text.contains(char::is_control), "{text}");
+        assert!(text.ends_with("may not see it"), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -470,6 +497,7 @@ async fn cancelling_asks_for_the_right_kind_of_job() {
         (409, 0, Ok(Cancel::AlreadyOver), 1),
         (404, 202, Ok(Cancel::Requested), 2),
         (404, 404, Err("not_found"), 2),
+        (404, 500, Err("ambiguous"), 2),
         (403, 0, Err("forbidden"), 1),
         (500, 0, Err("ambiguous"), 1),
     ] {
@@ -550,7 +578,7 @@ async fn output_is_streamed_and_cut_at_the_cap() {
     let text = "0123456789".repeat(100_000);
     let served = text.clone();
     let wire = Wire::start(move |request| {
-        assert_eq!(request.query("format"), "txt_download");
+        assert_eq!((request.query("format").as_str(), request.header("accept")), ("txt_download", Some("text/plain, */*")));
         answer(200, "text/plain", &served)
     })
     .await;

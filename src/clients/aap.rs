@@ -250,17 +250,30 @@ struct Call {
     query: Vec<(&'static str, String)>,
     body: Option<Value>,
     limit: usize,
+    /// From the first byte to the last one of the answer.
+    deadline: Duration,
+    accept: &'static str,
     /// What it is for, as errors tell it.
     action: String,
 }
 
 impl Call {
     fn get(route: &'static str, action: impl Into<String>) -> Self {
-        Self { method: Method::GET, route, id: None, query: vec![], body: None, limit: LIMIT, action: action.into() }
+        Self {
+            method: Method::GET,
+            route,
+            id: None,
+            query: vec![],
+            body: None,
+            limit: LIMIT,
+            deadline: wire::READ_DEADLINE,
+            accept: "application/json",
+            action: action.into(),
+        }
     }
 
     fn write(method: Method, route: &'static str, body: Option<Value>, action: impl Into<String>) -> Self {
-        Self { method, body, ..Self::get(route, action) }
+        Self { method, body, deadline: wire::WRITE_DEADLINE, ..Self::get(route, action) }
     }
 
     fn id(mut self, id: i64) -> Self {
@@ -275,6 +288,11 @@ impl Call {
 
     fn limit(mut self, limit: usize) -> Self {
         self.limit = limit;
+        self
+    }
+
+    fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
         self
     }
 }
@@ -298,7 +316,13 @@ struct Meta {
 
 impl Meta {
     fn error(self, kind: ErrorKind) -> Error {
-        Error { action: self.action.into(), kind, request_id: self.request_id, retry_after: self.retry_after, date: self.date }
+        Error {
+            action: error::one_line(&self.action).into(),
+            kind,
+            request_id: self.request_id,
+            retry_after: self.retry_after,
+            date: self.date,
+        }
     }
 }
 
@@ -418,35 +442,47 @@ impl Aap {
 
     async fn find_prefix(&self) -> std::result::Result<String, Error> {
         const ACTION: &str = "looking for the API of the controller";
-        let mut last = None;
+        let mut meta = Meta { action: ACTION.into(), ..Meta::default() };
+        let mut rejected = None;
         for (root, route) in [("/api/controller", "/api/controller/"), ("/api", "/api/")] {
             let found = async { self.call_below("", Call::get(route, ACTION)).await?.json::<Root>() }.await;
             match found {
                 Ok(answer) if answer.value.available_versions.contains_key("v2") => {
                     return Ok(format!("{root}/v2"));
                 }
-                Ok(_) => {}
-                // neither path, nor a login page in its place, is what a controller answers
-                Err(e)
-                    if e.is_answer()
-                        && !matches!(&e.kind, ErrorKind::Ambiguous(d) if matches!(d.cause, DoubtCause::Status(429 | 500..))) =>
-                {
-                    last = Some(e);
-                }
-                Err(e) => return Err(e),
+                Ok(answer) => meta.date = answer.date,
+                Err(e) => match e.kind {
+                    ErrorKind::Unauthorized | ErrorKind::Forbidden { .. } => rejected = Some(e),
+                    ErrorKind::Ambiguous(Doubt { cause: DoubtCause::Malformed | DoubtCause::Status(300..=399), .. })
+                    | ErrorKind::NotFound { .. }
+                    | ErrorKind::NotUnique { .. }
+                    | ErrorKind::Refused { .. } => {
+                        // another path, or a page of something else in its place
+                        meta.date = e.date;
+                        meta.request_id = e.request_id;
+                    }
+                    ErrorKind::Unreachable(_) | ErrorKind::Ambiguous(_) => return Err(e),
+                },
             }
         }
-        let meta = last.map_or_else(
-            || Meta { action: ACTION.into(), ..Meta::default() },
-            |e| Meta { action: e.action.into(), request_id: e.request_id, retry_after: e.retry_after, date: e.date },
-        );
+        if let Some(e) = rejected {
+            return Err(e);
+        }
         let message = "there is no AAP or AWX controller at this address: neither /api/controller/ nor /api/ names version v2; set apiPrefix if it lies elsewhere";
         Err(meta.error(ErrorKind::NotFound { message: message.into() }))
     }
 
     /// Makes a request below the API prefix and returns answers of the 200s.
     async fn call(&self, call: Call) -> std::result::Result<Reply, Error> {
-        let prefix = self.prefix().await?.to_owned();
+        let prefix = match self.prefix().await {
+            Ok(prefix) => prefix.to_owned(),
+            Err(e) if call.method.is_safe() || e.is_definite() => return Err(e),
+            // the doubt is about another request: this one was never made
+            Err(e) => {
+                let not_sent = NotSent { stage: NotSentStage::Discovery, detail: format!("{}: {}", e.action, e.kind) };
+                return Err(Error { action: call.action.into(), kind: ErrorKind::Unreachable(not_sent), ..e });
+            }
+        };
         self.call_below(&prefix, call).await
     }
 
@@ -457,7 +493,7 @@ impl Aap {
 
     async fn call_url(&self, url: Url, call: Call) -> std::result::Result<Reply, Error> {
         let limit = call.limit;
-        let (streamed, meta, _permit) = self.open(url, call, wire::READ_DEADLINE).await?;
+        let (streamed, meta, _permit) = self.open(url, call).await?;
         let status = streamed.status;
         if !status.is_success() {
             return Err(self.refusal(streamed, meta, limit).await);
@@ -485,12 +521,7 @@ impl Aap {
     }
 
     /// Sends a request and returns as soon as its status is there.
-    async fn open(
-        &self,
-        url: Url,
-        call: Call,
-        read_deadline: Duration,
-    ) -> std::result::Result<(wire::Streamed, Meta, OwnedSemaphorePermit), Error> {
+    async fn open(&self, url: Url, call: Call) -> std::result::Result<(wire::Streamed, Meta, OwnedSemaphorePermit), Error> {
         let since = Instant::now();
         let method: &'static str = match call.method {
             Method::GET => "GET",
@@ -506,7 +537,7 @@ impl Aap {
         let request_id = Uuid::new_v4();
         let mut meta = Meta { action: call.action, request_id: Some(request_id), ..Meta::default() };
 
-        let patience = if reads { read_deadline } else { PATIENCE };
+        let patience = if reads { wire::READ_DEADLINE } else { PATIENCE };
         let Ok(Ok(permit)) = tokio::time::timeout(patience, Arc::clone(&self.inner.gate.0).acquire_owned()).await else {
             observe("not_sent");
             let detail = "too many requests to it are under way".into();
@@ -514,7 +545,7 @@ impl Aap {
         };
 
         let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(call.accept));
         // the texts of refusals are compared
         headers.insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
         if let Ok(value) = HeaderValue::from_str(&request_id.to_string()) {
@@ -527,8 +558,7 @@ impl Aap {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Bytes::from(body.to_string())
         });
-        let deadline = if reads { read_deadline } else { wire::WRITE_DEADLINE };
-        let request = wire::Request { method: call.method, url, headers, body, deadline, limit: call.limit };
+        let request = wire::Request { method: call.method, url, headers, body, deadline: call.deadline, limit: call.limit };
 
         let opened = self.inner.http.open(request).await;
         observe(match &opened {
@@ -576,7 +606,7 @@ impl Aap {
         let mut rows = vec![];
         let mut date = None;
         for _ in 0..pages {
-            let again = Call { id: call.id, limit: call.limit, ..Call::get(call.route, call.action.clone()) };
+            let again = Call { id: call.id, limit: call.limit, deadline: call.deadline, ..Call::get(call.route, call.action.clone()) };
             let reply = self.call_url(url.clone(), again).await?;
             let meta = reply.meta.clone();
             let page = reply.json::<Page<T>>()?;

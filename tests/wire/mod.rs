@@ -58,10 +58,7 @@ pub struct Request {
 
 impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
     pub fn json(&self) -> Value {
@@ -70,12 +67,8 @@ impl Request {
 
     /// A parameter, decoded; empty when it is not there.
     pub fn query(&self, name: &str) -> String {
-        let url = fettle::clients::http::Url::parse(&format!("http://x{}", self.target))
-            .expect("a target");
-        url.query_pairs()
-            .find(|(n, _)| n == name)
-            .map(|(_, v)| v.into_owned())
-            .unwrap_or_default()
+        let url = fettle::clients::http::Url::parse(&format!("http://x{}", self.target)).expect("a target");
+        url.query_pairs().find(|(n, _)| n == name).map(|(_, v)| v.into_owned()).unwrap_or_default()
     }
 }
 
@@ -162,10 +155,7 @@ impl State {
         }
         let mut buffer = vec![];
         while let Some(request) = read(&mut stream, &mut buffer).await {
-            self.requests
-                .lock()
-                .expect("no panic")
-                .push(request.clone());
+            self.requests.lock().expect("no panic").push(request.clone());
             let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
             self.most.fetch_max(now, Ordering::SeqCst);
             let mut action = (self.script)(&request);
@@ -185,9 +175,7 @@ impl State {
                     return;
                 }
                 Do::Endless => {
-                    let _ = stream
-                        .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-                        .await;
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
                     while stream.write_all(b"5\r\n[1,2,\r\n").await.is_ok() {}
                     return;
                 }
@@ -203,10 +191,7 @@ fn is_complete(bytes: &[u8]) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return false;
     };
-    let length = head
-        .lines()
-        .find_map(|l| l.strip_prefix("Content-Length: "))
-        .and_then(|l| l.parse::<usize>().ok());
+    let length = head.lines().find_map(|l| l.strip_prefix("Content-Length: ")).and_then(|l| l.parse::<usize>().ok());
     length.is_some_and(|length| body.len() >= length)
 }
 
@@ -216,24 +201,13 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
             let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
             let mut lines = head.lines();
             let mut first = lines.next()?.split(' ');
-            let headers: Vec<(String, String)> = lines
-                .filter_map(|l| l.split_once(':'))
-                .map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned()))
-                .collect();
-            let length = headers
-                .iter()
-                .find(|(n, _)| n == "content-length")
-                .and_then(|(_, v)| v.parse().ok())
-                .unwrap_or(0);
+            let headers: Vec<(String, String)> =
+                lines.filter_map(|l| l.split_once(':')).map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned())).collect();
+            let length = headers.iter().find(|(n, _)| n == "content-length").and_then(|(_, v)| v.parse().ok()).unwrap_or(0);
             if buffer.len() >= end + 4 + length {
                 let body = buffer[end + 4..end + 4 + length].to_vec();
                 buffer.drain(..end + 4 + length);
-                return Some(Request {
-                    method: first.next()?.to_owned(),
-                    target: first.next()?.to_owned(),
-                    headers,
-                    body,
-                });
+                return Some(Request { method: first.next()?.to_owned(), target: first.next()?.to_owned(), headers, body });
             }
         }
         let mut part = [0; 8192];
@@ -256,10 +230,7 @@ impl Authority {
         let mut params = CertificateParams::new(vec![]).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).expect("certificate").pem();
-        Self {
-            issuer: Issuer::new(params, key),
-            pem,
-        }
+        Self { issuer: Issuer::new(params, key), pem }
     }
 
     /// Its certificate.
@@ -271,32 +242,18 @@ impl Authority {
     pub fn issue(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().expect("key");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
-        (
-            params
-                .signed_by(&key, &self.issuer)
-                .expect("certificate")
-                .pem(),
-            key.serialize_pem(),
-        )
+        (params.signed_by(&key, &self.issuer).expect("certificate").pem(), key.serialize_pem())
     }
 }
 
 /// A TLS server that launches job 7 on any launch.
 pub async fn tls_server((certificate, key): (String, String)) -> (Handle<SocketAddr>, SocketAddr) {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let config = RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes())
-        .await
-        .expect("certificate");
-    let launched = || async {
-        (
-            StatusCode::CREATED,
-            Json(json!({"job": 7, "id": 7, "type": "job", "url": "/api/v2/jobs/7/"})),
-        )
-    };
+    let config = RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await.expect("certificate");
+    let launched = || async { (StatusCode::CREATED, Json(json!({"job": 7, "id": 7, "type": "job", "url": "/api/v2/jobs/7/"}))) };
     let router = Router::new().route("/api/v2/job_templates/{id}/launch/", post(launched));
     let handle = Handle::new();
-    let server = axum_server::bind_rustls("127.0.0.1:0".parse().expect("address"), config)
-        .handle(handle.clone());
+    let server = axum_server::bind_rustls("127.0.0.1:0".parse().expect("address"), config).handle(handle.clone());
     tokio::spawn(server.serve(router.into_make_service()));
     let address = handle.listening().await.expect("listening");
     (handle, address)

@@ -80,6 +80,8 @@ pub enum NotSentStage {
     Tls,
     /// Too many requests to this controller were under way.
     Busy,
+    /// The API of the controller had to be found first, and that gave no answer.
+    Discovery,
     /// The request could not be made.
     Request,
 }
@@ -220,8 +222,10 @@ impl ErrorKind {
     }
 }
 
-/// The longest text of a controller that is shown.
+/// The longest text of a controller that is shown, in bytes.
 const MESSAGE: usize = 400;
+/// The longest name that is shown, in bytes.
+const NAME: usize = 100;
 
 /// What an error body says: `detail`, or each field with its complaints. Never a page of HTML. As sent: neither bounded nor cleaned yet.
 pub(super) fn message_of(body: &[u8]) -> String {
@@ -252,16 +256,25 @@ fn flatten(value: &serde_json::Value, name: &str, into: &mut Vec<String>) {
     }
 }
 
-/// `text` without control characters, in one line, cut at a character boundary.
+/// A text without control characters, in one line, cut at a character boundary.
 pub(super) fn one_line(text: &str) -> String {
+    bounded(text, MESSAGE)
+}
+
+/// As [`one_line`], for a name inside a sentence.
+pub(super) fn short(name: &str) -> String {
+    bounded(name, NAME)
+}
+
+fn bounded(text: &str, limit: usize) -> String {
     let mut line = String::new();
     for word in text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()) {
         if !line.is_empty() {
             line.push(' ');
         }
         line.push_str(word);
-        if line.len() > MESSAGE {
-            let end = (0..=MESSAGE).rev().find(|i| line.is_char_boundary(*i)).unwrap_or_default();
+        if line.len() > limit {
+            let end = (0..=limit).rev().find(|i| line.is_char_boundary(*i)).unwrap_or_default();
             line.truncate(end);
             line.push('…');
             break;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Aap, Call, InventoryHost, LARGE, Result, error::ErrorKind, types::or_default};
+use super::{Aap, Call, InventoryHost, LARGE, Result, error::ErrorKind, types::or_default, wire};
 
 /// A group, as an Ansible inventory script gives it.
 #[derive(Debug, Default, Deserialize)]
@@ -45,7 +45,9 @@ impl Aap {
             .query("hostvars", 1)
             .query("towervars", 1)
             .query("all", 1)
-            .limit(LARGE);
+            .limit(LARGE)
+            // thousands of hosts take the controller a while
+            .deadline(wire::WRITE_DEADLINE);
         let reply = self.call(call).await?;
         let meta = reply.meta.clone();
         let script = reply.json::<Script>()?;

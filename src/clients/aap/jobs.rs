@@ -129,7 +129,7 @@ impl Aap {
         let action = format!("reading job {id}");
         let call = |route| Call::get(route, action.clone()).id(id).limit(LARGE);
         let raw = match self.read::<RawJob>(call("jobs/{id}/")).await {
-            Err(e) if e.is_not_found() => self.read(call("workflow_jobs/{id}/")).await.map_err(|_| e)?,
+            Err(e) if e.is_not_found() => self.read(call("workflow_jobs/{id}/")).await.map_err(|other| clearer(e, other))?,
             other => other?,
         };
         Ok(raw.map(Job::from))
@@ -148,7 +148,7 @@ impl Aap {
     pub async fn host_events(&self, id: i64) -> Result<JobHosts> {
         let call = Call::get("jobs/{id}/job_events/", format!("reading the events of job {id}"))
             .id(id)
-            .query("event__in", "runner_on_ok,runner_on_failed,runner_on_unreachable,runner_item_on_failed")
+            .query("event__in", "runner_on_start,runner_on_ok,runner_on_failed,runner_on_unreachable")
             .query("order_by", "counter")
             .query("page_size", 200)
             .limit(LARGE);
@@ -160,7 +160,7 @@ impl Aap {
     pub async fn cancel(&self, id: i64) -> Result<Cancel> {
         let action = format!("cancelling job {id}");
         match self.cancel_at("jobs/{id}/cancel/", id, action.clone()).await {
-            Err(e) if e.is_not_found() => self.cancel_at("workflow_jobs/{id}/cancel/", id, action).await.map_err(|_| e),
+            Err(e) if e.is_not_found() => self.cancel_at("workflow_jobs/{id}/cancel/", id, action).await.map_err(|other| clearer(e, other)),
             other => other,
         }
     }
@@ -177,6 +177,11 @@ impl Aap {
             Err(e) => Err(e),
         }
     }
+}
+
+/// Of two failures to find a thing in two places: that it is in neither, or else why the second one could not be asked.
+fn clearer(first: Error, second: Error) -> Error {
+    if second.is_not_found() { first } else { second }
 }
 
 fn hosts_of(events: Vec<Event>) -> BTreeMap<String, super::HostEvents> {
@@ -217,7 +222,7 @@ mod tests {
             {"event": "runner_on_failed", "host_name": "b", "failed": true},
             {"event": "runner_on_unreachable", "host_name": "c", "failed": true, "event_data": null},
             {"event": "runner_on_ok", "host_name": ""},
-            {"event": "something_new", "host_name": "d", "later": {"x": 1}},
+            {"event": "runner_on_start", "host_name": "d", "later": {"x": 1}},
         ]))
         .unwrap();
         let hosts = hosts_of(events);

@@ -1,7 +1,10 @@
 //! What keeps a template from being launched safely. A controller drops what a template does not prompt for, without a word, and then runs on the
 //! whole inventory: so everything is looked at before anything is sent.
 
-use super::types::Template;
+use super::{
+    error::{one_line, short},
+    types::Template,
+};
 
 /// What a launch needs of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +26,10 @@ pub struct Problem {
 
 /// Everything that is wrong with a template, the worst first, then notices. No problem blocks: it may be launched.
 pub fn preflight(template: &Template, needs: &Needs) -> Vec<Problem> {
-    let name = format!("template \"{}\" ({})", template.name, template.id);
+    let name = format!("template \"{}\" ({})", short(&template.name), template.id);
     let mut problems = vec![];
     let mut block = |message: String| {
-        problems.push(Problem { blocks: true, message });
+        problems.push(Problem { blocks: true, message: one_line(&message) });
     };
 
     if !template.ask_limit {
@@ -40,7 +43,7 @@ pub fn preflight(template: &Template, needs: &Needs) -> Vec<Problem> {
     match template.inventory {
         Some(id) if id == needs.inventory => {}
         Some(id) => {
-            let theirs = template.inventory_name.as_deref().unwrap_or_default();
+            let theirs = short(template.inventory_name.as_deref().unwrap_or_default());
             block(format!(
                 "{name} uses inventory \"{theirs}\" ({id}), the connection names inventory {}: set the same inventory in both",
                 needs.inventory
@@ -71,7 +74,7 @@ pub fn preflight(template: &Template, needs: &Needs) -> Vec<Problem> {
     }
 
     let mut notice = |message: String| {
-        problems.push(Problem { blocks: false, message });
+        problems.push(Problem { blocks: false, message: one_line(&message) });
     };
     if template.allow_simultaneous {
         notice(format!(

@@ -46,7 +46,12 @@ impl Aap {
     ///
     /// Uses the download form: the others replace an output of more than 1 MiB by a sentence, with status 200.
     pub async fn stdout(&self, id: i64, cap: u64) -> Result<Stdout> {
-        let call = Call::get("jobs/{id}/stdout/", format!("reading the output of job {id}")).id(id).query("format", "txt_download");
+        let call = Call {
+            // the controller would refuse to call its text JSON
+            accept: "text/plain, */*",
+            deadline: wire::STREAM_DEADLINE,
+            ..Call::get("jobs/{id}/stdout/", format!("reading the output of job {id}")).id(id).query("format", "txt_download")
+        };
         let prefix = self.prefix().await?.to_owned();
         let url = self.url(&prefix, &call);
         let (streamed, meta) = self.open_ok(url, call).await?;
@@ -83,7 +88,7 @@ impl Aap {
     /// Opens a stream; the gate is free again as soon as the status is there, so that slow readers hold nobody up.
     async fn open_ok(&self, url: wire::Url, call: Call) -> std::result::Result<(wire::Streamed, super::Meta), Error> {
         let limit = call.limit;
-        let (streamed, meta, _permit) = self.open(url, call, wire::STREAM_DEADLINE).await?;
+        let (streamed, meta, _permit) = self.open(url, call).await?;
         if streamed.status.is_success() {
             return Ok((streamed, meta));
         }

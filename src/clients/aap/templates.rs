@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     Aap, Answer, Call, Inventory, Meta, Result, Template,
-    error::ErrorKind,
+    error::{ErrorKind, short},
     types::{Summary, or_default},
 };
 use crate::api::shared::NameOrId;
@@ -126,17 +126,22 @@ impl Aap {
                 .take(8)
                 .map(|row| {
                     let (id, organization) = label(row);
-                    format!("{id} in organization \"{}\"", organization.unwrap_or_default())
+                    format!("{id} in organization \"{}\"", short(&organization.unwrap_or_default()))
                 })
                 .collect();
             return error(ErrorKind::NotUnique {
-                message: format!("{} have the name \"{name}\" ({}): give the number instead of the name", rows.len(), places.join(", ")),
+                message: format!(
+                    "give a number instead of the name: {} are called \"{}\" ({})",
+                    rows.len(),
+                    short(name),
+                    places.join(", ")
+                ),
             });
         }
         match rows.pop() {
             Some(value) => Ok(Answer { value, date }),
             None => error(ErrorKind::NotFound {
-                message: format!("no {kind} has the name \"{name}\", or the user of these credentials may not see it"),
+                message: format!("no {kind} has the name \"{}\", or the user of these credentials may not see it", short(name)),
             }),
         }
     }

@@ -350,7 +350,7 @@ pub struct Job {
     pub limit: String,
     /// Variables it was launched with, those of the template included; empty when they could not be read.
     pub extra_vars: Map<String, Value>,
-    /// Why it waits or ended, in the controller's words; often empty.
+    /// Why it waits or ended, in the controller's words, on one line of at most some 400 bytes; often empty.
     pub explanation: String,
     /// What the playbook reported with `set_stats`.
     pub artifacts: Map<String, Value>,
@@ -403,7 +403,7 @@ pub struct HostSummary {
     pub failed: bool,
 }
 
-/// What events tell about one host of a job without summaries.
+/// What events tell about one host of a job without summaries: a task has at least begun on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostEvents {
     /// Tasks that ended on it.
@@ -419,7 +419,7 @@ pub struct HostEvents {
 /// What events tell about a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobHosts {
-    /// By name in the inventory. A host that is not here was not touched, if `complete`.
+    /// By name in the inventory, every host on which a task began. One that is not here was not touched, if `complete`.
     pub hosts: BTreeMap<String, HostEvents>,
     /// Whether all events were read.
     pub complete: bool,
@@ -528,7 +528,7 @@ impl From<RawJob> for Job {
             inventory: raw.inventory,
             limit: raw.limit,
             extra_vars: variables(raw.extra_vars),
-            explanation: raw.job_explanation,
+            explanation: super::error::one_line(&raw.job_explanation),
             artifacts: match raw.artifacts {
                 Value::Object(map) => map,
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
