@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 BED := tests/e2e/bed/bed
-GENERATED := manifests
+GENERATED := manifests reference bundle
 
 .PHONY: help test gen check lint format cluster cluster-down shell
 
