@@ -78,6 +78,7 @@ class Ansible:
             "ANSIBLE_CALLBACKS_ENABLED": "fettle.patching.report",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_FORKS": "10",
+            "PYTHONUNBUFFERED": "1",
             "ANSIBLE_DEPRECATION_WARNINGS": "True",
         }
         self.count = 0
@@ -206,9 +207,10 @@ class Root:
         self.write("boot/initrd.img-" + KERNEL, "ramdisk")
 
     def write(self, name, text):
-        """Write a file of the host."""
+        """Write a file of the host; a new one, since the old one may be shared with other hosts."""
         file = self.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
         file.write_text(text)
         return file
 
@@ -238,7 +240,11 @@ def base_root():
 def root(base_root, tmp_path):
     """A fresh host and an empty repository that it can reach."""
     path = tmp_path / "root"
-    subprocess.run(["cp", "-a", base_root, path], check=True)
+    path.mkdir()
+    for entry in os.listdir(base_root):
+        # Package managers replace files, they do not write into them: what they manage can be shared by hard links.
+        share = "-al" if entry == "usr" and os.stat(base_root).st_dev == path.stat().st_dev else "-a"
+        subprocess.run(["cp", share, f"{base_root}/{entry}", path], check=True)
     directory = tmp_path / "repository"
     directory.mkdir()
     repository = Repository(directory)

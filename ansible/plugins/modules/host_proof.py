@@ -95,6 +95,10 @@ def main():
             kernel = valid_kernel(params["desired_kernel"])
             running = running_kernel()
             checks.append(check("kernel", running == kernel, "%s runs, %s is desired" % (running, kernel)))
+        elif params["claim"]:
+            checks.append(check("kernel", False, "no desired kernel is given to compare with after the reboot"))
+        else:
+            checks.append(check("kernel", True, "%s runs; no desired kernel is given" % running_kernel()))
         if params["claim"]:
             before, entry = rebooted(params["claim"])
             checks.append(entry)
