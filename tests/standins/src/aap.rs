@@ -608,7 +608,7 @@ impl Shared {
         let mut world = self.lock();
         if let Some(job) = world.tables.jobs.get_mut(&job)
             && complete
-            && job.explanation != REAPED
+            && !job.orphaned
         {
             job.event_processing_finished = true;
         }
@@ -630,6 +630,7 @@ impl Shared {
                     job.job_args = api::python_json(&Value::from(args));
                     job.job_cwd = cwd;
                     job.job_env = env;
+                    job.work_unit_id = Some(uuid::Uuid::new_v4().simple().to_string()[..8].to_owned());
                 }
             }
         }
@@ -666,12 +667,14 @@ impl Shared {
                     job.status = Status::Canceled;
                     job.canceled_on = Some(now);
                     job.finished = Some(now);
+                    job.orphaned = true;
                 }
                 world.commit();
             }
             _ => {
                 if let Some(job) = world.tables.jobs.get_mut(&job) {
                     job.cancel_flag = true;
+                    job.canceled_on = Some(now);
                 }
                 world.commit();
                 let delay = seconds_of(world.timing.cancel);

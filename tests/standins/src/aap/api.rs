@@ -126,7 +126,7 @@ pub(super) enum Effect {
     Wake,
     /// A running job is to be canceled, as this fault has it.
     Cancel(i64, Option<Action>),
-    /// The answer is this late.
+    /// Answer and other effects are this late.
     Slow(Duration),
 }
 
@@ -245,7 +245,7 @@ const GET_POST_DELETE: &[&str] = &["GET", "POST", "DELETE", "HEAD", "OPTIONS"];
 /// The table of resources: allowed methods, handler, key of the object.
 fn resource<'s>(segments: &[&'s str]) -> Option<(&'static [&'static str], Handler, &'s str)> {
     let found: (&'static [&'static str], Handler, &'s str) = match *segments {
-        ["config"] => (GET, objects::config, ""),
+        ["config"] => (GET_POST_DELETE, objects::config, ""),
         ["me"] => (GET, objects::me, ""),
         ["metrics"] => (GET, objects::metrics, ""),
         ["settings", "jobs"] => (GET, objects::settings, ""),

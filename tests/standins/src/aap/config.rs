@@ -71,18 +71,20 @@ pub struct Timing {
     pub explanation: f64,
     /// From an accepted cancel of a running job to the signal.
     pub cancel: f64,
+    /// How long the request of a cancel takes when the dispatcher is dead.
+    pub dead_cancel: f64,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { schedule_tick: 30.0, pending: 0.5, waiting: 0.3, event_lag: 0.4, explanation: 40.0, cancel: 0.5 }
+        Self { schedule_tick: 30.0, pending: 0.5, waiting: 0.3, event_lag: 0.4, explanation: 40.0, cancel: 0.5, dead_cancel: 10.7 }
     }
 }
 
 impl Timing {
     /// Everything as soon as possible, schedules looked at every 50 ms: for tests in the same process.
     pub fn fast() -> Self {
-        Self { schedule_tick: 0.05, pending: 0.0, waiting: 0.0, event_lag: 0.0, explanation: 0.1, cancel: 0.0 }
+        Self { schedule_tick: 0.05, pending: 0.0, waiting: 0.0, event_lag: 0.0, explanation: 0.1, cancel: 0.0, dead_cancel: 0.3 }
     }
 }
 

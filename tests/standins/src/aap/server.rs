@@ -303,15 +303,19 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, reset: Arc<Atom
     let handled = tokio::spawn(async move {
         tokio::time::sleep(wait).await;
         let mut reply = api::respond(&worker, &call);
-        let mut slow = Duration::ZERO;
-        for effect in std::mem::take(&mut reply.effects) {
+        let effects = std::mem::take(&mut reply.effects);
+        for effect in &effects {
+            if let Effect::Slow(time) = effect {
+                tokio::time::sleep(*time).await;
+            }
+        }
+        for effect in effects {
             match effect {
                 Effect::Wake => worker.wake.notify_one(),
                 Effect::Cancel(job, fault) => worker.cancel_running(job, fault),
-                Effect::Slow(time) => slow = time,
+                Effect::Slow(_) => {}
             }
         }
-        tokio::time::sleep(slow).await;
         reply
     });
     let Ok(reply) = handled.await else {

@@ -138,6 +138,8 @@ pub struct Job {
     pub job_env: Map<String, Value>,
     /// Receptor work unit.
     pub work_unit_id: Option<String>,
+    /// Whether nobody listens to its playbook any more: what it still does is not recorded.
+    pub orphaned: bool,
 }
 
 impl Job {

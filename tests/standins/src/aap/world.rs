@@ -243,6 +243,7 @@ impl World {
             job_cwd: String::new(),
             job_env: Map::new(),
             work_unit_id: None,
+            orphaned: false,
         }
     }
 
@@ -470,7 +471,6 @@ impl World {
         }
         job.status = Status::Running;
         job.started = Some(now);
-        job.work_unit_id = Some(uuid::Uuid::new_v4().simple().to_string()[..8].to_owned());
         for fault in faults {
             if let Action::UnknownStatus { status, .. } = fault {
                 job.shown_status = Some(status.clone());
@@ -482,7 +482,7 @@ impl World {
 
     /// An event's row is written.
     pub fn record_event(&mut self, job: i64, raw: Value, now: Timestamp) {
-        if !self.tables.jobs.contains_key(&job) {
+        if self.tables.jobs.get(&job).is_none_or(|job| job.orphaned) {
             return;
         }
         let Some(counter) = raw.get("counter").and_then(Value::as_i64) else { return };
@@ -557,7 +557,7 @@ impl World {
             }
             Outcome::Canceled => {
                 job.status = Status::Canceled;
-                job.canceled_on = Some(now);
+                job.canceled_on.get_or_insert(now);
             }
         }
         self.commit();
@@ -583,6 +583,7 @@ impl World {
             job.status = Status::Failed;
             job.finished = Some(now);
             job.event_processing_finished = false;
+            job.orphaned = true;
             REAPED.clone_into(&mut job.explanation);
         }
     }

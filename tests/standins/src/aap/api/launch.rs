@@ -1,7 +1,5 @@
 //! What starts, schedules and ends jobs.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -12,12 +10,10 @@ use super::{
 use crate::aap::{
     config::{PROMPTS, Question, Template},
     schedules::Rule,
+    seconds_of,
     state::{Job, Schedule, Status},
     world::{Origin, World},
 };
-
-/// How long a cancel takes when nobody listens to it.
-const DEAD_DISPATCHER_CANCEL: Duration = Duration::from_millis(10_700);
 
 // ---- launching
 
@@ -314,7 +310,7 @@ fn cancel_job(api: &mut Api<'_>, job: &Job) -> Answer {
         api.world.commit();
     }
     if slow {
-        reply = reply.with(Effect::Slow(DEAD_DISPATCHER_CANCEL));
+        reply = reply.with(Effect::Slow(seconds_of(api.world.timing.dead_cancel)));
     }
     Ok(reply.with(Effect::Wake))
 }

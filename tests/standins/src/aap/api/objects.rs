@@ -19,6 +19,7 @@ fn read_only(api: &Api<'_>) -> Result<(), Reply> {
 }
 
 pub(super) fn config(api: &mut Api<'_>, _: &str) -> Answer {
+    read_only(api)?;
     let (product, license) = match api.shared.flavour {
         Flavour::Awx | Flavour::AwxPrefixed => ("AWX", "open"),
         Flavour::Aap => ("Red Hat Ansible Automation Platform", "enterprise"),

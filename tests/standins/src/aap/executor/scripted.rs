@@ -215,6 +215,9 @@ async fn play(script: Script, assignment: Assignment, feed: Feed) -> Outcome {
     if !script.hosts.is_empty() {
         writer.event("playbook_on_task_start", "", task(json!({"name": "work"})), &heading("TASK", "work"));
     }
+    for host in script.hosts.keys() {
+        writer.event("runner_on_start", host, task(json!({})), "");
+    }
     if !feed.sleep(script.duration).await {
         return Outcome::Canceled;
     }
