@@ -30,6 +30,25 @@ def venvs():
     return {"current": subprocess.check_output([COLLECTION / "venv.sh"], text=True).strip()}
 
 
+def pytest_configure(config):
+    """Register our marker."""
+    config.addinivalue_line("markers", "every_ansible: run with every environment; other tests run with the first one")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Most tests are about what happens on the host, which is the same for every Ansible."""
+    names = sorted(venvs())
+    drop = [
+        item
+        for item in items
+        if getattr(item, "callspec", None)
+        and item.callspec.params.get("ansible", names[0]) != names[0]
+        and not item.get_closest_marker("every_ansible")
+    ]
+    config.hook.pytest_deselected(items=drop)
+    items[:] = [item for item in items if item not in drop]
+
+
 @pytest.fixture(scope="session")
 def collections(tmp_path_factory):
     """A collections path with the collection as `ansible-galaxy` builds and installs it."""

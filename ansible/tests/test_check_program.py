@@ -11,6 +11,8 @@ from conftest import COLLECTION, KERNEL
 
 PROGRAM = COLLECTION / "image" / "fettle-check"
 
+pytestmark = pytest.mark.every_ansible
+
 
 @pytest.fixture
 def check(ansible):

@@ -9,6 +9,8 @@ from conftest import HERE, KERNEL, launch
 HOSTS = ["web-1", "web-2", "db-1"]
 PLAYBOOK = HERE / "guarded.yml"
 
+pytestmark = pytest.mark.every_ansible
+
 
 @pytest.fixture
 def three(ansible):

@@ -60,6 +60,7 @@ def bad(result):
     return [entry["name"] for entry in result["web-1"]["checks"] if not entry["ok"]]
 
 
+@pytest.mark.every_ansible
 def test_from_precheck_to_apply(host, family):
     result = play(host, family, "precheck")
     assert result.code == 0, result.output

@@ -43,6 +43,7 @@ def hooks(host):
     return host.path / "var/tmp/hooks"
 
 
+@pytest.mark.every_ansible
 def test_a_host_that_runs_the_kernel_is_left_alone_and_proven(host):
     marks = hooks(host)
     result = reboot(host, fettle_desired_kernel=KERNEL)

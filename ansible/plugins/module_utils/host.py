@@ -44,7 +44,7 @@ def verdict(checks):
     """Whether all of `checks` hold, and the sentence that says which do not."""
     bad = [entry for entry in checks if not entry["ok"]]
     if not bad:
-        return True, "all %d checks passed" % len(checks)
+        return True, "%d of %d checks passed" % (len(checks), len(checks))
     causes = "; ".join("%s: %s" % (entry["name"], entry["message"]) for entry in bad)
     return False, "%d of %d checks failed: %s" % (len(bad), len(checks), causes)
 
@@ -404,6 +404,8 @@ class Dnf(PackageManager):
 
 def package_manager(module):
     """The host's package manager, by /etc/os-release; raises HostError for a host of another family."""
+    if os.path.exists("/run/ostree-booted"):
+        raise HostError("this host boots an image (ostree): its kernel is not a package that can be installed beside others")
     release = read("/etc/os-release") or read("/usr/lib/os-release") or ""
     ids = []
     for line in release.splitlines():
