@@ -15,7 +15,7 @@ for line in sys.stdin:
     hosts.append({"name": name, "ansible_host": address, "vars": {
         "ansible_user": "root", "fettle_role": role, "fettle_services": [service], "patch_group": "5"}})
 with open(f"{directory}/inventory.json", "w", encoding="utf-8") as file:
-    json.dump(hosts, file, indent=2)
+    print(json.dumps(hosts, indent=2), file=file)
 
 connection = {
     "ansible_ssh_private_key_file": f"{directory}/id",
@@ -23,4 +23,4 @@ connection = {
 }
 named = {host["name"]: {"ansible_host": host["ansible_host"], **host["vars"]} for host in hosts}
 with open(f"{directory}/inventory.yml", "w", encoding="utf-8") as file:
-    json.dump({"all": {"vars": connection, "hosts": named}}, file, indent=2)  # JSON is YAML
+    print(json.dumps({"all": {"vars": connection, "hosts": named}}, indent=2), file=file)  # JSON is YAML
