@@ -131,9 +131,9 @@ mod tests {
             "{connection: {name: prod}, group: 5, desiredKernel: 6.1.0-53-cloud-amd64, phases: [precheck, stage, apply, reboot, postcheck]}",
         );
         let by_hosts = run("{connection: {name: prod}, hosts: [b, a], phases: [precheck]}");
-        assert_eq!(run_key("east", &by_group, 1), "v1-GOLDEN1");
-        assert_eq!(run_key("east", &by_group, 2), "v1-GOLDEN2");
-        assert_eq!(run_key("east", &by_hosts, 1), "v1-GOLDEN3");
+        assert_eq!(run_key("east", &by_group, 1), "v1-v7owsh5xuoohwbqevckf");
+        assert_eq!(run_key("east", &by_group, 2), "v1-mrm6vbidjl3ctyrnejn6");
+        assert_eq!(run_key("east", &by_hosts, 1), "v1-rhqp6ejjrqwoaekvhhdm");
     }
 
     #[test]

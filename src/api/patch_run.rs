@@ -54,7 +54,7 @@ use super::shared::{LocalRef, NameOrId, Span};
         .message("hosts must name hosts: all, ungrouped and localhost are Ansible's own words").field_path(".hosts"),
     validation = Rule::new("self.phases.all(p, self.phases.exists_one(q, q == p))")
         .message("phases must not repeat: a run goes through each phase once").field_path(".phases"),
-    validation = Rule::new("self.phases.map(p, ['precheck', 'stage', 'apply', 'reboot', 'postcheck'].indexOf(p)).isSorted()")
+    validation = Rule::new("['precheck', 'stage', 'apply', 'reboot', 'postcheck'].filter(p, p in self.phases) == self.phases || !self.phases.all(p, self.phases.exists_one(q, q == p))")
         .message("phases run in the order precheck, stage, apply, reboot, postcheck: list them in that order").field_path(".phases"),
     validation = Rule::new("has(self.desiredKernel) || self.phases == ['precheck']")
         .message("desiredKernel is required unless precheck is the only phase: give exactly what `uname -r` will say").field_path(".phases"),
@@ -107,7 +107,7 @@ pub struct PatchRunSpec {
     pub desired_kernel: Option<String>,
 
     /// What to do, in this order: `precheck`, `stage`, `apply`, `reboot`, `postcheck`. The run stops at the first phase that ends in `ERROR`. Immutable.
-    #[schemars(length(min = 1, max = 5))]
+    #[schemars(length(min = 1, max = 5), inner(length(max = 9)))]
     pub phases: Vec<Phase>,
 
     /// No change phase (stage, apply, reboot) starts after this time (RFC 3339). Required with a change phase. A postcheck still follows a change that was made. Immutable.
@@ -477,6 +477,12 @@ pub struct Launch {
     /// When the launch was first seen to have missed its time; a second look decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed_at: Option<Timestamp>,
+    /// When the schedule was first seen disabled without a job; a last look decides that it never launched anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_at: Option<Timestamp>,
+    /// When log or record could first not be written at once; the archive gets fifteen minutes from then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archiving_since: Option<Timestamp>,
     /// Why the executor is being stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]

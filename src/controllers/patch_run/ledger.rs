@@ -154,5 +154,5 @@ mod tests {
         assert_eq!(lower.keys().copied().collect::<Vec<_>>(), [SHARD_OF_WEB_1], "a host must not move between shards");
     }
 
-    const SHARD_OF_WEB_1: u8 = 0;
+    const SHARD_OF_WEB_1: u8 = 3;
 }
