@@ -243,7 +243,9 @@ pub fn router(app: Arc<App>) -> Router {
     let logs = Router::new()
         .route("/api/logs/{id}", get(logs::get))
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
-        .layer(middleware::map_response(logs::weaken_tag));
+        .layer(middleware::map_response(logs::weaken_tag))
+        // to the head of the answer; a log then streams in its own time
+        .layer(middleware::from_fn(in_time));
     // who it is comes before what it sends
     let manager_only = || middleware::from_fn_with_state(Arc::clone(&app), intake::manager_only);
     let intake = Router::new()

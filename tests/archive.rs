@@ -1,5 +1,7 @@
 //! The archive against an object store that fails, loses answers, stops and waits wherever it can.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::{
     fmt, io,
     sync::{

@@ -1,5 +1,7 @@
 //! Stories of the server over a loopback TLS listener and a Kubernetes API that answers what the server asks.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 #[path = "server/bed.rs"]
 mod bed;
 #[path = "server/certificates.rs"]

@@ -1,9 +1,9 @@
 //! Where the archive lies.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use object_store::{aws::AmazonS3Builder, local::LocalFileSystem};
+use object_store::{ClientOptions, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem};
 
 use super::{Archive, Error, MAX_LOG_BYTES};
 
@@ -43,8 +43,18 @@ impl ArchiveArgs {
     pub fn open(&self) -> Result<Archive, Error> {
         let archive = match &self.s3_bucket {
             Some(bucket) => {
-                let mut s3 =
-                    AmazonS3Builder::from_env().with_bucket_name(bucket).with_region(&self.s3_region).with_allow_http(self.s3_allow_http);
+                // a log may stream for long; what must not last is a wait for the next byte
+                let client = ClientOptions::new()
+                    .with_allow_http(self.s3_allow_http)
+                    .with_connect_timeout(Duration::from_secs(5))
+                    .with_read_timeout(Duration::from_secs(30))
+                    .with_timeout_disabled();
+                let retry = RetryConfig { max_retries: 3, retry_timeout: Duration::from_mins(1), ..RetryConfig::default() };
+                let mut s3 = AmazonS3Builder::from_env()
+                    .with_client_options(client)
+                    .with_retry(retry)
+                    .with_bucket_name(bucket)
+                    .with_region(&self.s3_region);
                 if let Some(endpoint) = &self.s3_endpoint {
                     s3 = s3.with_endpoint(endpoint);
                 }

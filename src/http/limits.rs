@@ -117,7 +117,7 @@ pub fn body(mut stream: LogStream, place: Place, idle: Duration) -> Body {
         // only this makes the end an end and not a failure
         let _ = timeout(idle, sender.send(None)).await;
     }));
-    let received = futures::stream::unfold(Some(receiver), async |receiver| {
+    let chunks = futures::stream::unfold(Some(receiver), async |receiver| {
         let mut receiver = receiver?;
         match receiver.recv().await {
             Some(Some(chunk)) => Some((Ok(chunk.take()), Some(receiver))),
@@ -126,7 +126,7 @@ pub fn body(mut stream: LogStream, place: Place, idle: Duration) -> Body {
         }
     });
     // the compression asks once more after the end
-    Body::from_stream(received.fuse())
+    Body::from_stream(chunks.fuse())
 }
 
 /// A request body that fails when nothing arrives for `idle`.

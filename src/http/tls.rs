@@ -236,3 +236,59 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
     })();
     written.map_err(|source| TlsError::File { path: path.into(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
+    fn after_days(days: i64) -> Timestamp {
+        NOW + SignedDuration::from_hours(24 * days)
+    }
+
+    #[test]
+    fn a_self_made_certificate_is_renewed_in_time_under_the_same_ca() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let make = |now| self_made(directory.path(), &names, now).unwrap();
+        let first = make(NOW);
+        let ca = read(&directory.path().join("ca.crt")).unwrap();
+        assert_eq!(make(after_days(300)), first, "still good for more than a month");
+        let second = make(after_days(340));
+        assert_ne!(second, first);
+        assert_eq!(read(&directory.path().join("ca.crt")).unwrap(), ca);
+        assert_eq!(make(after_days(600)), second);
+    }
+
+    #[test]
+    fn what_is_damaged_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = ["localhost".to_owned()];
+        let make = || self_made(directory.path(), &names, NOW).unwrap();
+        let first = make();
+        for name in ["server.pem", "server.json"] {
+            std::fs::write(directory.path().join(name), "half").unwrap();
+            assert!(server_config(&make()).is_ok(), "{name}");
+        }
+        std::fs::remove_file(directory.path().join("ca.crt")).unwrap();
+        make();
+        assert!(directory.path().join("ca.crt").exists());
+        // with a new CA the old certificate is of no use
+        let before = make();
+        std::fs::remove_file(directory.path().join("ca.pem")).unwrap();
+        assert_ne!(make(), before);
+        assert_ne!(before, first);
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let [one, two] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let names = ["localhost".to_owned()];
+        let pem = |directory: &tempfile::TempDir| String::from_utf8(self_made(directory.path(), &names, NOW).unwrap()).unwrap();
+        let (one, two) = (pem(&one), pem(&two));
+        let (cert, key) = (one.split("-----BEGIN PRIVATE").next().unwrap(), two.split_once("-----BEGIN PRIVATE").unwrap().1);
+        assert!(matches!(server_config(format!("{cert}-----BEGIN PRIVATE{key}").as_bytes()), Err(TlsError::Unusable(_))));
+        assert!(server_config(one.as_bytes()).is_ok());
+    }
+}

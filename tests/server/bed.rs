@@ -44,9 +44,15 @@ pub fn sha256(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-/// Bytes that differ from place to place.
+/// Bytes that differ from place to place: each block of 251 bytes begins with its number.
 pub fn noise(length: usize) -> Vec<u8> {
-    (0u64..).flat_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).take(length).collect()
+    let mut bytes = vec![0; length];
+    for (number, block) in bytes.chunks_mut(251).enumerate() {
+        let head = number.to_le_bytes();
+        let size = block.len().min(8);
+        block[..size].copy_from_slice(&head[..size]);
+    }
+    bytes
 }
 
 pub fn stream(bytes: Vec<u8>) -> fettle::archive::LogStream {
@@ -130,13 +136,11 @@ async fn access_review(State(world): State<Shared>, Json(mut review): Json<Value
 }
 
 async fn patch_run(State(world): State<Shared>, Path(id): Path<(String, String)>) -> Response {
-    match world.lock().unwrap().runs.get(&id) {
-        Some(run) => Json(run.clone()).into_response(),
-        None => {
-            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found"});
-            (StatusCode::NOT_FOUND, Json(status)).into_response()
-        }
+    if let Some(run) = world.lock().unwrap().runs.get(&id) {
+        return Json(run.clone()).into_response();
     }
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found"});
+    (StatusCode::NOT_FOUND, Json(status)).into_response()
 }
 
 async fn config_map(State(world): State<Shared>, Path(id): Path<(String, String)>, body: Bytes) -> Json<Value> {
@@ -341,13 +345,13 @@ pub fn record(key: &str, phase: Phase, log: Option<LogRef>, hosts: Vec<HostRecor
     }
 }
 
-/// Waits until `what` is true; fails after ten seconds.
+/// Waits until `what` is true; fails after a minute.
 pub async fn until(what: impl AsyncFn() -> bool) {
-    for _ in 0..200 {
+    for _ in 0..1200 {
         if what().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("it did not come true in ten seconds");
+    panic!("it did not come true in a minute");
 }

@@ -42,7 +42,10 @@ async fn tokens_are_judged_by_audience_and_kind() {
     let review = world.access_reviews.iter().find(|review| review["user"] == "alice").unwrap();
     assert_eq!(review["groups"], json!(["system:authenticated", "team"]));
     assert_eq!((&review["uid"], &review["extra"]), (&json!("uid-alice"), &json!({"scopes": ["user:full"]})));
-    assert_eq!(review["resourceAttributes"], json!({"verb": "get", "group": "fettle.dev", "resource": "patchruns", "namespace": "patching", "name": "web"}));
+    assert_eq!(
+        review["resourceAttributes"],
+        json!({"verb": "get", "group": "fettle.dev", "resource": "patchruns", "namespace": "patching", "name": "web"})
+    );
     assert!(world.token_reviews.iter().any(|review| review["token"] == "robot-api-token" && review["audiences"] == json!(["fettle"])));
 }
 
@@ -61,7 +64,11 @@ async fn users_without_a_name_are_nobody() {
     bed.put_log(KEY, b"log").await;
     {
         let mut world = bed.world.lock().unwrap();
-        for (token, user) in [("empty", json!({"username": "", "groups": ["system:masters"]})), ("anonymous", json!({"username": "system:anonymous"})), ("absent", json!({}))] {
+        for (token, user) in [
+            ("empty", json!({"username": "", "groups": ["system:masters"]})),
+            ("anonymous", json!({"username": "system:anonymous"})),
+            ("absent", json!({})),
+        ] {
             let account = crate::bed::Account { user, audiences: vec!["fettle".into()] };
             world.tokens.insert(token.into(), account);
         }
@@ -143,7 +150,17 @@ async fn every_problem_is_one_document_with_the_id_of_the_request() {
         (bed.get("/api/logs/x", "").header("x-request-id", "ticket-4711").send().await.unwrap(), 401),
         (bed.get("/api/runs/UPPER/..", "alice-token").send().await.unwrap(), 404),
         (bed.get("/api/runs/%2e%2e%2f/x", "alice-token").send().await.unwrap(), 404),
-        (bed.http.put(bed.url("/internal/records/x")).bearer_auth("manager-token").body("{").header("content-type", "application/json").send().await.unwrap(), 400),
+        (
+            bed.http
+                .put(bed.url("/internal/records/x"))
+                .bearer_auth("manager-token")
+                .body("{")
+                .header("content-type", "application/json")
+                .send()
+                .await
+                .unwrap(),
+            400,
+        ),
     ] {
         assert_eq!(answer.status(), expected);
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
@@ -163,7 +180,10 @@ async fn both_versions_of_http_are_spoken() {
     let bed = Bed::new().await;
     let two = bed.get("/health", "").send().await.unwrap();
     assert_eq!(two.version(), http::Version::HTTP_2);
-    let one = String::from_utf8(bed.raw(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", std::time::Duration::from_secs(5)).await).unwrap();
+    let one = String::from_utf8(
+        bed.raw(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", std::time::Duration::from_secs(5)).await,
+    )
+    .unwrap();
     assert!(one.starts_with("HTTP/1.1 200 OK\r\n") && one.ends_with("ok\n"), "{one}");
     assert!(!one.to_lowercase().contains("server:"), "{one}");
 }

@@ -54,7 +54,9 @@ async fn records_are_final_and_seal_their_logs() {
 #[tokio::test]
 async fn only_the_manager_may_send() {
     let bed = Bed::new().await;
-    for (token, expected) in [("", 401), ("nonsense", 401), ("manager-api-token", 401), ("alice-token", 403), ("admin-token", 403), ("robot-token", 403)] {
+    for (token, expected) in
+        [("", 401), ("nonsense", 401), ("manager-api-token", 401), ("alice-token", 403), ("admin-token", 403), ("robot-token", 403)]
+    {
         for (method, path) in [
             ("PUT", format!("/internal/logs/{KEY}?namespace=patching&name=web")),
             ("GET", format!("/internal/logs/{KEY}")),
@@ -134,7 +136,10 @@ async fn an_unreachable_or_unwilling_server_is_unavailable_not_an_answer() {
     assert!(matches!(no_ca.record(KEY).await, Err(Error::Unavailable(_))));
     let untrusted = Store::server(&bed.url("/"), None, bed.directory.path().join("token")).unwrap();
     assert!(matches!(untrusted.record(KEY).await, Err(Error::Unavailable(_))), "a CA of its own making is not trusted unasked");
-    assert!(matches!(Store::server("http://plain.example.com", None, "token".into()), Err(Error::Rejected(_))), "the token goes over TLS only");
+    assert!(
+        matches!(Store::server("http://plain.example.com", None, "token".into()), Err(Error::Rejected(_))),
+        "the token goes over TLS only"
+    );
     let elsewhere = Store::server("https://127.0.0.1:9/", None, bed.directory.path().join("token")).unwrap();
     assert!(matches!(elsewhere.record(KEY).await, Err(Error::Unavailable(_))));
 }

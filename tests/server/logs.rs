@@ -38,7 +38,10 @@ async fn head_tells_all_but_the_bytes_and_a_known_log_is_not_sent_again() {
     let log = bed.put_log(KEY, b"PLAY RECAP\n").await;
     let path = format!("/api/logs/{KEY}");
     let head = bed.http.head(bed.url(&path)).bearer_auth("alice-token").send().await.unwrap();
-    assert_eq!((head.status().as_u16(), &head.headers()["content-length"], head.headers().contains_key("etag")), (200, &"11".parse().unwrap(), true));
+    assert_eq!(
+        (head.status().as_u16(), &head.headers()["content-length"], head.headers().contains_key("etag")),
+        (200, &"11".parse().unwrap(), true)
+    );
     assert_eq!(head.bytes().await.unwrap().len(), 0);
     for tag in [format!("\"{}\"", log.sha256), format!("W/\"{}\"", log.sha256), "*".into()] {
         let answer = bed.get(&path, "alice-token").header(header::IF_NONE_MATCH, tag).send().await.unwrap();
@@ -56,7 +59,13 @@ async fn a_part_of_a_log_can_be_had() {
     let bytes = noise(200_000);
     let log = bed.put_log(KEY, &bytes).await;
     let ask = |range: &str| bed.get(&format!("/api/logs/{KEY}"), "alice-token").header(header::RANGE, range.to_owned());
-    for (range, expected) in [("bytes=0-0", 0..1), ("bytes=1000-1999", 1000..2000), ("bytes=150000-", 150_000..200_000), ("bytes=-5", 199_995..200_000), ("bytes=199999-400000", 199_999..200_000)] {
+    for (range, expected) in [
+        ("bytes=0-0", 0..1),
+        ("bytes=1000-1999", 1000..2000),
+        ("bytes=150000-", 150_000..200_000),
+        ("bytes=-5", 199_995..200_000),
+        ("bytes=199999-400000", 199_999..200_000),
+    ] {
         let answer = ask(range).header(header::ACCEPT_ENCODING, "gzip").send().await.unwrap();
         assert_eq!(answer.status(), 206, "{range}");
         assert_eq!(answer.headers()["content-range"].to_str().unwrap(), format!("bytes {}-{}/200000", expected.start, expected.end - 1));
@@ -106,7 +115,12 @@ async fn what_one_may_not_see_looks_like_what_does_not_exist() {
     for (path, token) in [(KEY, "mallory-token"), (UNKNOWN, "mallory-token"), (UNKNOWN, "alice-token")] {
         let answer = bed.get(&format!("/api/logs/{path}"), token).send().await.unwrap();
         assert_eq!(answer.status(), 403, "{path} {token}");
-        let headers: Vec<_> = answer.headers().iter().filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect();
+        let headers: Vec<_> = answer
+            .headers()
+            .iter()
+            .filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str()))
+            .map(|(n, v)| (n.clone(), v.clone()))
+            .collect();
         let mut body: Value = answer.json().await.unwrap();
         body["requestId"] = Value::Null;
         answers.push((headers, body));
@@ -123,11 +137,24 @@ async fn no_path_leads_out_of_the_archive() {
     bed.put_log(KEY, b"log").await;
     std::fs::write(bed.directory.path().join("archive/secret"), "secret").unwrap();
     for id in [
-        "../secret", "..%2fsecret", "%2e%2e%2fsecret", "..%252fsecret", "....//secret", "%00", "v1-abcdefghijklmnopq234-apply%00", "v1-abcdefghijklmnopq234-apply%2f..%2f..%2fsecret",
-        "v1-abcdefghijklmnopq234-apply/log.json", "V1-ABCDEFGHIJKLMNOPQ234-APPLY", "%ff%fe", "..%5csecret", "v1-abcdefghijklmnopq234-apply%0d%0aX:%20y", "",
+        "../secret",
+        "..%2fsecret",
+        "%2e%2e%2fsecret",
+        "..%252fsecret",
+        "....//secret",
+        "%00",
+        "v1-abcdefghijklmnopq234-apply%00",
+        "v1-abcdefghijklmnopq234-apply%2f..%2f..%2fsecret",
+        "v1-abcdefghijklmnopq234-apply/log.json",
+        "V1-ABCDEFGHIJKLMNOPQ234-APPLY",
+        "%ff%fe",
+        "..%5csecret",
+        "v1-abcdefghijklmnopq234-apply%0d%0aX:%20y",
+        "",
     ] {
         for token in ["admin-token", "alice-token"] {
-            let request = format!("GET /api/logs/{id} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
+            let request =
+                format!("GET /api/logs/{id} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
             let answer = String::from_utf8_lossy(&bed.raw(request.as_bytes(), Duration::from_secs(5)).await).into_owned();
             let status: u16 = answer.split(' ').nth(1).unwrap_or_default().parse().unwrap_or_default();
             assert!(status == 404 || status == 400, "{id}: {answer}");

@@ -26,12 +26,26 @@ fn object(state: &str, phases: &Value) -> Value {
 
 async fn records(bed: &Bed) {
     let store = bed.store();
-    let before = |name: &str, outcome| HostRecord { kernel_before: Some(OLD.into()), boot_id_before: Some(format!("{name}-1")), ..host(name, outcome) };
-    let after = |name: &str, outcome| HostRecord { kernel_after: Some(NEW.into()), boot_id_after: Some(format!("{name}-2")), ..host(name, outcome) };
+    let before = |name: &str, outcome| HostRecord {
+        kernel_before: Some(OLD.into()),
+        boot_id_before: Some(format!("{name}-1")),
+        ..host(name, outcome)
+    };
+    let after = |name: &str, outcome| HostRecord {
+        kernel_after: Some(NEW.into()),
+        boot_id_after: Some(format!("{name}-2")),
+        ..host(name, outcome)
+    };
     for (phase, hosts) in [
         (Phase::Precheck, vec![before("web-1", Outcome::Ok), before("web-2", Outcome::Ok)]),
         (Phase::Apply, vec![before("web-1", Outcome::Changed), before("web-2", Outcome::Changed)]),
-        (Phase::Reboot, vec![after("web-1", Outcome::Changed), HostRecord { message: Some("\u{1b}[2Jgone".into()), ..host("web-2", Outcome::Unreachable) }]),
+        (
+            Phase::Reboot,
+            vec![
+                after("web-1", Outcome::Changed),
+                HostRecord { message: Some("\u{1b}[2Jgone".into()), ..host("web-2", Outcome::Unreachable) },
+            ],
+        ),
     ] {
         let key = format!("{RUN}-{phase}");
         let log = bed.put_log(&key, phase.as_str().as_bytes()).await;
@@ -50,8 +64,14 @@ async fn a_run_is_shown_with_its_hosts_while_it_exists_and_after() {
     ]);
     bed.world.lock().unwrap().runs.insert(("patching".into(), "web".into()), object("Running", &status));
     let view: Value = bed.get("/api/runs/patching/web", "alice-token").send().await.unwrap().json().await.unwrap();
-    assert_eq!((&view["exists"], &view["state"], &view["phase"], &view["reason"], &view["attempt"]), (&json!(true), &json!("Running"), &json!("reboot"), &json!("Running"), &json!(1)));
-    assert_eq!((&view["group"], &view["desiredKernel"], &view["logURL"]), (&json!(5), &json!(NEW), &json!("https://fettle.example.com/api/logs/x")));
+    assert_eq!(
+        (&view["exists"], &view["state"], &view["phase"], &view["reason"], &view["attempt"]),
+        (&json!(true), &json!("Running"), &json!("reboot"), &json!("Running"), &json!(1))
+    );
+    assert_eq!(
+        (&view["group"], &view["desiredKernel"], &view["logURL"]),
+        (&json!(5), &json!(NEW), &json!("https://fettle.example.com/api/logs/x"))
+    );
     assert!(view.get("result").is_none(), "it is not over");
     let names: Vec<_> = view["phases"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["precheck", "apply", "reboot", "postcheck"], "of the status and of the records, in order");
@@ -74,9 +94,11 @@ async fn people_get_a_table() {
     let by_query = bed.get("/api/runs/patching/web?format=table", "alice-token").send().await.unwrap();
     assert_eq!(by_query.headers()["content-type"], "text/plain; charset=utf-8");
     let table = by_query.text().await.unwrap();
-    let by_accept = bed.get("/api/runs/patching/web", "alice-token").header("accept", "text/plain, */*").send().await.unwrap().text().await.unwrap();
+    let by_accept =
+        bed.get("/api/runs/patching/web", "alice-token").header("accept", "text/plain, */*").send().await.unwrap().text().await.unwrap();
     assert_eq!(table, by_accept);
-    let rows: Vec<Vec<&str>> = table.lines().skip_while(|line| !line.starts_with("HOST")).map(|line| line.split_whitespace().collect()).collect();
+    let rows: Vec<Vec<&str>> =
+        table.lines().skip_while(|line| !line.starts_with("HOST")).map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["HOST", "PRECHECK", "APPLY", "REBOOT", "KERNEL", "REBOOTED"], "{table}");
     assert_eq!(rows[1], ["web-1", "ok", "changed", "changed", OLD, "->", NEW, "yes"], "{table}");
     assert_eq!(rows[2], ["web-2", "ok", "changed", "unreachable", OLD, "no"], "{table}");
@@ -109,7 +131,11 @@ async fn earlier_attempts_are_kept_apart() {
     let second = "v1-bbbbbbbbbbbbbbbbbbbb";
     for (run, attempt, end) in [(RUN, 1, "2026-11-20T10:00:00Z"), (second, 2, "2026-11-21T10:00:00Z")] {
         let key = format!("{run}-precheck");
-        let record = Record { attempt, finished_at: Some(end.parse().unwrap()), ..record(&key, Phase::Precheck, None, vec![host("web-1", Outcome::Failed)]) };
+        let record = Record {
+            attempt,
+            finished_at: Some(end.parse().unwrap()),
+            ..record(&key, Phase::Precheck, None, vec![host("web-1", Outcome::Failed)])
+        };
         store.put_record(&record).await.unwrap();
     }
     let view: Value = bed.get("/api/runs/patching/web", "alice-token").send().await.unwrap().json().await.unwrap();
