@@ -96,6 +96,8 @@ fn csv(config: &[Value], images: &Images) -> Value {
         .filter(|o| is(o, "Deployment"))
         .map(|o| {
             let mut spec = o["spec"].clone();
+            // as config/openshift: the range of the namespace decides
+            spec["template"]["spec"]["securityContext"].as_object_mut().unwrap().remove("fsGroup");
             for container in spec["template"]["spec"]["containers"].as_array_mut().unwrap() {
                 assert_eq!(container["image"], "fettle");
                 container["image"] = json!(images.operator);
