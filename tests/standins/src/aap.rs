@@ -48,10 +48,16 @@ use tokio::{
     time::Instant,
 };
 
+use self::{
+    clock::Clock,
+    server::Switchboard,
+    state::Store,
+    world::{Live, World},
+};
 pub use self::{
     config::{
-        Catalog, CollectionConfig, Config, ConfigError, CredentialConfig, Flavour, GroupConfig, HostConfig, InventoryConfig,
-        LabelConfig, Named, ProjectConfig, Question, Role, Survey, TemplateConfig, Timing, TokenConfig, UserConfig, Vars,
+        Catalog, CollectionConfig, Config, ConfigError, CredentialConfig, Flavour, GroupConfig, HostConfig, InventoryConfig, LabelConfig,
+        Named, ProjectConfig, Question, Role, Survey, TemplateConfig, Timing, TokenConfig, UserConfig, Vars,
     },
     executor::{
         Assignment, Executor, Feed, News, Outcome,
@@ -63,7 +69,6 @@ pub use self::{
     state::{Job, Schedule, Status, StoreError, Summary},
     world::{REAPED, SeenRequest},
 };
-use self::{clock::Clock, server::Switchboard, state::Store, world::{Live, World}};
 
 /// The stand-in could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -210,11 +215,7 @@ impl Builder {
         for job in interrupted {
             shared.take_up(job);
         }
-        let tasks = vec![
-            server,
-            tokio::spawn(Arc::clone(&shared).run_queue()),
-            tokio::spawn(Arc::clone(&shared).run_schedules()),
-        ];
+        let tasks = vec![server, tokio::spawn(Arc::clone(&shared).run_queue()), tokio::spawn(Arc::clone(&shared).run_schedules())];
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         Ok(Running { url: format!("{scheme}://{address}"), address, shared, tasks })
     }

@@ -8,9 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fettle_standins::aap::{
-    CollectionConfig, Config, HostConfig, ProjectConfig, Runner, Running, Standin, Status, TemplateConfig, Timing,
-};
+use fettle_standins::aap::{CollectionConfig, Config, HostConfig, ProjectConfig, Runner, Running, Standin, Status, TemplateConfig, Timing};
 use serde_json::{Value, json};
 
 fn here() -> PathBuf {
@@ -26,7 +24,8 @@ fn environment(requirements: &Path) -> PathBuf {
 
 fn config() -> Config {
     let mut config = Config::example();
-    config.timing = Timing { schedule_tick: 0.2, pending: 0.1, waiting: 0.1, event_lag: 0.2, explanation: 5.0, cancel: 0.1, dead_cancel: 1.0 };
+    config.timing =
+        Timing { schedule_tick: 0.2, pending: 0.1, waiting: 0.1, event_lag: 0.2, explanation: 5.0, cancel: 0.1, dead_cancel: 1.0 };
     config.projects = vec![ProjectConfig { name: "tests".into(), path: here().join("playbooks"), ..Default::default() }];
     let local = json!({"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"});
     config.inventories[0].variables = local.as_object().unwrap().clone();

@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
-pub(super) use self::views::{inventory_script, python_json};
 use self::views::View;
+pub(super) use self::views::{inventory_script, python_json};
 use super::{
     Flavour, Shared,
     config::{Role, Template, User},
@@ -29,8 +29,7 @@ use super::{
 /// Name of the one node.
 pub(super) const NODE: &str = "awx-1";
 
-const UNAUTHENTICATED: &str =
-    "Authentication credentials were not provided. To establish a login session, visit /api/login/.";
+const UNAUTHENTICATED: &str = "Authentication credentials were not provided. To establish a login session, visit /api/login/.";
 const FORBIDDEN: &str = "You do not have permission to perform this action.";
 
 /// One request, taken apart.
@@ -57,9 +56,7 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn new(head: &Parts, body: Bytes, arrived: Timestamp) -> Self {
-        let header = |name: &str| {
-            head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
-        };
+        let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let raw = head.uri.path();
         let (base, rest) = if let Some(rest) = raw.strip_prefix("/api/controller/v2") {
@@ -71,8 +68,7 @@ impl Call {
         };
         let query_text = head.uri.query().unwrap_or_default().to_owned();
         let request_id = header("x-api-request-id");
-        let request_id = uuid::Uuid::parse_str(&request_id)
-            .map_or_else(|_| uuid::Uuid::new_v4().simple().to_string(), |_| request_id);
+        let request_id = uuid::Uuid::parse_str(&request_id).map_or_else(|_| uuid::Uuid::new_v4().simple().to_string(), |_| request_id);
         Self {
             method: head.method.as_str().to_owned(),
             path: decode(raw),
@@ -218,9 +214,8 @@ pub(super) fn signed_in(world: &World, call: &Call) -> Option<Signed> {
     let encoded = call.authorization.strip_prefix("Basic ")?;
     let pair = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (name, password) = pair.split_once(':')?;
-    let user = world.catalog.users.values().find(|user| {
-        user.config.username == name && user.config.password.as_deref() == Some(password)
-    })?;
+    let user =
+        world.catalog.users.values().find(|user| user.config.username == name && user.config.password.as_deref() == Some(password))?;
     Some(Signed { user: user.clone(), read_only: false })
 }
 
@@ -331,12 +326,8 @@ pub(super) fn respond(shared: &Arc<Shared>, call: &Call) -> Reply {
             reply.headers.push(("www-authenticate", "Bearer realm=api authorization_url=/api/o/authorize/".to_owned()));
             reply
         }
-        Some(signed) if signed.read_only && !matches!(call.method.as_str(), "GET" | "HEAD" | "OPTIONS") => {
-            Reply::forbidden()
-        }
-        Some(_) if !allowed.contains(&call.method.as_str()) => {
-            Reply::detail(405, &format!("Method \"{}\" not allowed.", call.method))
-        }
+        Some(signed) if signed.read_only && !matches!(call.method.as_str(), "GET" | "HEAD" | "OPTIONS") => Reply::forbidden(),
+        Some(_) if !allowed.contains(&call.method.as_str()) => Reply::detail(405, &format!("Method \"{}\" not allowed.", call.method)),
         Some(_) if call.method == "OPTIONS" => Reply::json(200, metadata::describe(&segments)),
         Some(signed) => {
             let mut api = Api { shared, world: &mut world, call, user: signed.user, now };
@@ -374,15 +365,16 @@ fn roots(shared: &Shared, call: &Call, segments: &[&str]) -> Reply {
     match (segments, shared.flavour) {
         (["api"], Flavour::Aap) => open(
             call,
-            Reply::json(200, json!({
-                "description": "AAP gateway REST API",
-                "apis": {"gateway": "/api/gateway/", "controller": "/api/controller/"},
-            })),
+            Reply::json(
+                200,
+                json!({
+                    "description": "AAP gateway REST API",
+                    "apis": {"gateway": "/api/gateway/", "controller": "/api/controller/"},
+                }),
+            ),
         ),
         (["api"], Flavour::Awx | Flavour::AwxPrefixed) => open(call, Reply::json(200, root("/api/", true))),
-        (["api", "controller"], Flavour::AwxPrefixed | Flavour::Aap) => {
-            open(call, Reply::json(200, root("/api/controller/", false)))
-        }
+        (["api", "controller"], Flavour::AwxPrefixed | Flavour::Aap) => open(call, Reply::json(200, root("/api/controller/", false))),
         _ => Reply::html(404, "<h1>Not Found</h1><p>The requested resource was not found on this server.</p>"),
     }
 }
@@ -414,16 +406,13 @@ impl Api<'_> {
         match serde_json::from_slice(&self.call.body) {
             Ok(Value::Object(body)) => Ok(body),
             Ok(other) => Err(Reply::detail(400, &format!("JSON parse error - not a JSON object\nPossible cause: {other}"))),
-            Err(error) => {
-                Err(Reply::detail(400, &format!("JSON parse error - {error}\nPossible cause: trailing comma.")))
-            }
+            Err(error) => Err(Reply::detail(400, &format!("JSON parse error - {error}\nPossible cause: trailing comma."))),
         }
     }
 
     fn has_role_on(&self, template: &Template, roles: &[Role]) -> bool {
         let listed = &self.user.config.templates;
-        roles.contains(&self.user.config.role)
-            && (self.admin() || listed.is_empty() || listed.contains(&template.config.name))
+        roles.contains(&self.user.config.role) && (self.admin() || listed.is_empty() || listed.contains(&template.config.name))
     }
 
     fn may_execute(&self, template: &Template) -> bool {
@@ -437,9 +426,12 @@ impl Api<'_> {
     fn may_read_inventory(&self, id: i64) -> bool {
         let listed = &self.user.config.inventories;
         self.admin()
-            || self.world.catalog.inventories.get(&id).is_some_and(|inventory| {
-                listed.iter().any(|name| name == "*" || *name == inventory.name)
-            })
+            || self
+                .world
+                .catalog
+                .inventories
+                .get(&id)
+                .is_some_and(|inventory| listed.iter().any(|name| name == "*" || *name == inventory.name))
     }
 
     fn may_read_job(&self, job: &Job) -> bool {

@@ -431,10 +431,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Read`] and [`ConfigError::Parse`].
     pub fn load(path: &std::path::Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut config: Self =
-            serde_yaml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self = serde_yaml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
         let here = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let base = here.parent().unwrap_or(std::path::Path::new("/"));
         for project in &mut config.projects {
@@ -730,12 +728,7 @@ fn unknown(what: &'static str, name: &str, owner: &str) -> ConfigError {
 }
 
 /// Gives every item a number: its own, or the next free one from `first`. Keeps the order of the items.
-fn numbered<T: Clone>(
-    what: &'static str,
-    items: &[T],
-    own: impl Fn(&T) -> Option<i64>,
-    first: i64,
-) -> Result<Vec<(i64, T)>, ConfigError> {
+fn numbered<T: Clone>(what: &'static str, items: &[T], own: impl Fn(&T) -> Option<i64>, first: i64) -> Result<Vec<(i64, T)>, ConfigError> {
     let mut taken: Vec<i64> = Vec::new();
     for id in items.iter().filter_map(&own) {
         if taken.contains(&id) {

@@ -35,12 +35,8 @@ pub(super) fn answer(shared: &Arc<Shared>, path: &str, call: &Call) -> Reply {
         },
         ("GET", ["faults"]) => {
             let world = shared.lock();
-            let faults: Vec<Value> = world
-                .faults
-                .list()
-                .iter()
-                .map(|(id, fault, seen)| json!({"id": id, "fault": fault, "seen": seen}))
-                .collect();
+            let faults: Vec<Value> =
+                world.faults.list().iter().map(|(id, fault, seen)| json!({"id": id, "fault": fault, "seen": seen})).collect();
             Reply::json(200, json!(faults))
         }
         ("DELETE", ["faults"]) => {

@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use super::config::{
-    Config, GroupConfig, HostConfig, InventoryConfig, Named, ProjectConfig, Role, TemplateConfig, Timing, TokenConfig, UserConfig,
-    Vars,
+    Config, GroupConfig, HostConfig, InventoryConfig, Named, ProjectConfig, Role, TemplateConfig, Timing, TokenConfig, UserConfig, Vars,
 };
 
 impl Config {

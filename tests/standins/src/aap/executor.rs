@@ -56,19 +56,12 @@ impl Assignment {
         let parts: Vec<&str> = limit.split([',', ':']).map(str::trim).filter(|part| !part.is_empty()).collect();
         let matches = |pattern: &str| -> Vec<&String> {
             let members = self.groups.get(pattern);
-            let chosen = |host: &String| {
-                pattern == "all"
-                    || members.is_some_and(|members| members.contains(host))
-                    || glob(pattern, host)
-            };
+            let chosen = |host: &String| pattern == "all" || members.is_some_and(|members| members.contains(host)) || glob(pattern, host);
             self.hosts.iter().filter(|host| chosen(host)).collect()
         };
         let plain: Vec<&str> = parts.iter().copied().filter(|part| !part.starts_with(['!', '&'])).collect();
-        let mut kept: Vec<&String> = if plain.is_empty() {
-            self.hosts.iter().collect()
-        } else {
-            plain.iter().flat_map(|part| matches(part)).collect()
-        };
+        let mut kept: Vec<&String> =
+            if plain.is_empty() { self.hosts.iter().collect() } else { plain.iter().flat_map(|part| matches(part)).collect() };
         for part in &parts {
             if let Some(pattern) = part.strip_prefix('!') {
                 let out = matches(pattern);
@@ -89,9 +82,9 @@ impl Assignment {
 fn glob(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
-        Some((head, rest)) => name.strip_prefix(head).is_some_and(|tail| {
-            (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| glob(rest, &tail[at..]))
-        }),
+        Some((head, rest)) => name
+            .strip_prefix(head)
+            .is_some_and(|tail| (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| glob(rest, &tail[at..]))),
     }
 }
 

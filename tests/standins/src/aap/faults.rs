@@ -247,9 +247,7 @@ impl Faults {
 
     /// What strikes this cancel.
     pub fn on_cancel(&mut self, template: &str) -> Option<Action> {
-        self.strike(Target::Cancel, |fault| fault.template.as_deref().is_none_or(|name| name == template))
-            .into_iter()
-            .next()
+        self.strike(Target::Cancel, |fault| fault.template.as_deref().is_none_or(|name| name == template)).into_iter().next()
     }
 
     /// Everything that strikes this job.
@@ -276,9 +274,9 @@ impl Faults {
 fn matches(pattern: &str, path: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == path,
-        Some((head, rest)) => path.strip_prefix(head).is_some_and(|tail| {
-            (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| matches(rest, &tail[at..]))
-        }),
+        Some((head, rest)) => path
+            .strip_prefix(head)
+            .is_some_and(|tail| (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| matches(rest, &tail[at..]))),
     }
 }
 

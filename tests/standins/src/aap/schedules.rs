@@ -50,9 +50,7 @@ impl Rule {
         let mut rule = None;
         for part in text.split_whitespace() {
             if let Some(value) = part.strip_prefix("DTSTART") {
-                start = Some(date_time(value).ok_or(
-                    "Valid DTSTART required in rrule. Value should start with: DTSTART:YYYYMMDDTHHMMSSZ",
-                )?);
+                start = Some(date_time(value).ok_or("Valid DTSTART required in rrule. Value should start with: DTSTART:YYYYMMDDTHHMMSSZ")?);
             } else if let Some(value) = part.strip_prefix("RRULE:") {
                 if rule.replace(value).is_some() {
                     return Err("Multiple RRULE is not supported.".to_owned());
@@ -61,8 +59,7 @@ impl Rule {
                 return Err(format!("rrule parsing failed validation: unknown part '{part}'"));
             }
         }
-        let (start, timezone) =
-            start.ok_or("Valid DTSTART required in rrule. Value should start with: DTSTART:YYYYMMDDTHHMMSSZ")?;
+        let (start, timezone) = start.ok_or("Valid DTSTART required in rrule. Value should start with: DTSTART:YYYYMMDDTHHMMSSZ")?;
         let rule = rule.ok_or("RRULE required in rrule.")?;
         let (mut frequency, mut interval, mut count, mut until) = (None, None, None, None);
         for (key, value) in rule.split(';').filter_map(|pair| pair.split_once('=')) {

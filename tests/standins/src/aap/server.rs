@@ -80,9 +80,7 @@ impl Tls {
     /// # Errors
     /// When a file cannot be read or holds no certificate or key.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, StartError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| StartError::Tls(format!("{}: {error}", path.display())))
-        };
+        let read = |path: &Path| std::fs::read(path).map_err(|error| StartError::Tls(format!("{}: {error}", path.display())));
         Self::from_pem(&read(certificate)?, &read(key)?)
     }
 
@@ -90,9 +88,7 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .and_then(|builder| {
-                builder.with_no_client_auth().with_single_cert(self.certificates.clone(), self.key.clone_key())
-            })
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(self.certificates.clone(), self.key.clone_key()))
             .map_err(|error| StartError::Tls(error.to_string()))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(TlsAcceptor::from(Arc::new(config)))
@@ -119,11 +115,7 @@ impl Switchboard {
 }
 
 /// Listens and serves; gives the address and the task.
-pub(super) async fn start(
-    shared: Arc<Shared>,
-    listen: SocketAddr,
-    tls: Option<&Tls>,
-) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
+pub(super) async fn start(shared: Arc<Shared>, listen: SocketAddr, tls: Option<&Tls>) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
     let acceptor = tls.map(Tls::acceptor).transpose()?;
     let failed = |source| StartError::Listen { address: listen, source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -182,11 +174,7 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, acceptor: Option<Tls
     }
 }
 
-async fn converse(
-    shared: Arc<Shared>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    reset: Arc<AtomicBool>,
-) {
+async fn converse(shared: Arc<Shared>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, reset: Arc<AtomicBool>) {
     let service = service_fn(move |request| answer(Arc::clone(&shared), request, Arc::clone(&reset)));
     if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "connection");

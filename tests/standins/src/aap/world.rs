@@ -15,7 +15,8 @@ use super::{
 };
 
 /// `job_explanation` of a job that the controller found running when it started.
-pub const REAPED: &str = "Task was marked as running at system start up. The system must have not shut down properly, so it has been marked as failed.";
+pub const REAPED: &str =
+    "Task was marked as running at system start up. The system must have not shut down properly, so it has been marked as failed.";
 
 /// A request as it was seen.
 #[derive(Debug, Clone, Serialize)]
@@ -272,10 +273,8 @@ impl World {
         for id in pending {
             let Some(job) = self.tables.jobs.get(&id) else { continue };
             let (template, alone, old) = (job.template, !job.allow_simultaneous && job.workflow_job.is_none(), age(job));
-            let parent_waits = job
-                .workflow_job
-                .and_then(|parent| self.tables.jobs.get(&parent))
-                .is_some_and(|parent| parent.status != Status::Running);
+            let parent_waits =
+                job.workflow_job.and_then(|parent| self.tables.jobs.get(&parent)).is_some_and(|parent| parent.status != Status::Running);
             if old < self.timing.pending || parent_waits {
                 continue;
             }
@@ -323,8 +322,7 @@ impl World {
     fn end_workflows(&mut self, now: Timestamp) -> bool {
         let mut ended = Vec::new();
         for workflow in self.tables.jobs.values().filter(|job| job.workflow && job.status == Status::Running) {
-            let slices: Vec<&Job> =
-                self.tables.jobs.values().filter(|job| job.workflow_job == Some(workflow.id)).collect();
+            let slices: Vec<&Job> = self.tables.jobs.values().filter(|job| job.workflow_job == Some(workflow.id)).collect();
             if slices.iter().all(|slice| slice.status.is_terminal()) {
                 let status = if workflow.cancel_flag {
                     Status::Canceled
@@ -492,11 +490,7 @@ impl World {
         }
         // Four writers share the work, so numbers do not follow counters: blocks of four, each filled backwards.
         let block = (counter - 1) / 4;
-        let first = output
-            .events
-            .iter()
-            .find(|(other, _)| (*other - 1) / 4 == block)
-            .map(|(other, row)| row.id - (3 - (other - 1) % 4));
+        let first = output.events.iter().find(|(other, _)| (*other - 1) / 4 == block).map(|(other, row)| row.id - (3 - (other - 1) % 4));
         let first = first.unwrap_or_else(|| {
             let last = self.tables.sequences.entry("event".to_owned()).or_default();
             *last += 4;

@@ -163,13 +163,8 @@ fn split(template: &Template, given: Map<String, Value>) -> (Map<String, Value>,
 fn split_variables(template: &Template, value: Value) -> (Map<String, Value>, Map<String, Value>) {
     let Value::Object(variables) = value else { return Default::default() };
     let asks = template.asks("extra_vars");
-    let survey: Vec<&str> = template
-        .config
-        .survey
-        .iter()
-        .flat_map(|survey| &survey.spec)
-        .map(|question| question.variable.as_str())
-        .collect();
+    let survey: Vec<&str> =
+        template.config.survey.iter().flat_map(|survey| &survey.spec).map(|question| question.variable.as_str()).collect();
     variables.into_iter().partition(|(name, _)| asks || survey.contains(&name.as_str()))
 }
 
@@ -318,8 +313,7 @@ fn cancel_job(api: &mut Api<'_>, job: &Job) -> Answer {
 pub(super) fn relaunch(api: &mut Api<'_>, key: &str) -> Answer {
     let job = api.find_job(key, false)?;
     let summaries = api.world.outputs.get(&job.id).map(|output| output.summaries.clone()).unwrap_or_default();
-    let failed: Vec<&str> =
-        summaries.iter().filter(|summary| summary.failed()).map(|summary| summary.host.as_str()).collect();
+    let failed: Vec<&str> = summaries.iter().filter(|summary| summary.failed()).map(|summary| summary.host.as_str()).collect();
     if !api.is_post() {
         let counts = json!({"all": summaries.len(), "failed": failed.len()});
         return Ok(Reply::json(200, json!({"passwords_needed_to_start": [], "retry_counts": counts})));
@@ -541,9 +535,12 @@ fn change_schedule(api: &mut Api<'_>, mut schedule: Schedule, body: &Map<String,
         rrule.clone_into(&mut schedule.rrule);
     }
     if let Some(name) = body.get("name").and_then(Value::as_str) {
-        let taken = api.world.tables.schedules.values().any(|other| {
-            other.id != schedule.id && other.template == schedule.template && other.name == name
-        });
+        let taken = api
+            .world
+            .tables
+            .schedules
+            .values()
+            .any(|other| other.id != schedule.id && other.template == schedule.template && other.name == name);
         if taken {
             let message = "Schedule with this Unified job template and Name already exists.";
             return Err(Reply::json(400, json!({"__all__": [message]})));

@@ -51,8 +51,7 @@ const LAUNCH_FORM: &[(&str, &str)] = &[
 ];
 
 /// Fields that lists can be filtered by, for resources without a table of their own.
-const COMMON: &[(&str, &str)] =
-    &[("id", "integer"), ("type", "choice"), ("url", "string"), ("name", "string"), ("description", "string")];
+const COMMON: &[(&str, &str)] = &[("id", "integer"), ("type", "choice"), ("url", "string"), ("name", "string"), ("description", "string")];
 
 const JOB: &[(&str, &str)] = &[
     ("id", "integer"),
@@ -112,8 +111,12 @@ fn fields(table: &[(&str, &str)], write: bool) -> Value {
             ("job_type", "choice") => field["choices"] = json!([["run", "Run"], ["check", "Check"]]),
             ("verbosity", "choice") => {
                 field["choices"] = json!([
-                    [0, "0 (Normal)"], [1, "1 (Verbose)"], [2, "2 (More Verbose)"], [3, "3 (Debug)"],
-                    [4, "4 (Connection Debug)"], [5, "5 (WinRM Debug)"],
+                    [0, "0 (Normal)"],
+                    [1, "1 (Verbose)"],
+                    [2, "2 (More Verbose)"],
+                    [3, "3 (Debug)"],
+                    [4, "4 (Connection Debug)"],
+                    [5, "5 (WinRM Debug)"],
                 ]);
             }
             ("status", "choice") => {

@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, Api, Reply, query::{List, Row}, views::inventory_script};
+use super::{
+    Answer, Api, Reply,
+    query::{List, Row},
+    views::inventory_script,
+};
 use crate::aap::{
     Flavour,
     config::{GroupConfig, HostConfig, Inventory, Role, User},
@@ -24,15 +28,18 @@ pub(super) fn config(api: &mut Api<'_>, _: &str) -> Answer {
         Flavour::Awx | Flavour::AwxPrefixed => ("AWX", "open"),
         Flavour::Aap => ("Red Hat Ansible Automation Platform", "enterprise"),
     };
-    Ok(Reply::json(200, json!({
-        "time_zone": "UTC",
-        "license_info": {"license_type": license, "valid_key": true, "subscription_name": "OPEN", "product_name": product},
-        "version": api.shared.version, "eula": "", "analytics_status": "off", "analytics_collectors": {},
-        "become_methods": [["sudo", "Sudo"], ["su", "Su"]], "ui_next": true,
-        "project_base_dir": "/var/lib/awx/projects/",
-        "project_local_paths": api.world.catalog.projects.values().map(|project| project.name.clone()).collect::<Vec<_>>(),
-        "custom_virtualenvs": [],
-    })))
+    Ok(Reply::json(
+        200,
+        json!({
+            "time_zone": "UTC",
+            "license_info": {"license_type": license, "valid_key": true, "subscription_name": "OPEN", "product_name": product},
+            "version": api.shared.version, "eula": "", "analytics_status": "off", "analytics_collectors": {},
+            "become_methods": [["sudo", "Sudo"], ["su", "Su"]], "ui_next": true,
+            "project_base_dir": "/var/lib/awx/projects/",
+            "project_local_paths": api.world.catalog.projects.values().map(|project| project.name.clone()).collect::<Vec<_>>(),
+            "custom_virtualenvs": [],
+        }),
+    ))
 }
 
 pub(super) fn me(api: &mut Api<'_>, _: &str) -> Answer {
@@ -41,27 +48,31 @@ pub(super) fn me(api: &mut Api<'_>, _: &str) -> Answer {
 }
 
 pub(super) fn metrics(api: &mut Api<'_>, _: &str) -> Answer {
-    let gauge = |text: &str, value: usize| {
-        json!({"help_text": text, "type": "gauge", "samples": [{"labels": {}, "value": value}]})
-    };
-    Ok(Reply::json(200, json!({
-        "awx_organizations_total": gauge("Number of organizations", api.world.catalog.organizations.len()),
-        "awx_users_total": gauge("Number of users", api.world.catalog.users.len()),
-        "awx_inventories_total": gauge("Number of inventories", api.world.catalog.inventories.len()),
-        "awx_job_templates_total": gauge("Number of job templates", api.world.catalog.templates.len()),
-        "awx_schedules_total": gauge("Number of schedules", api.world.tables.schedules.len()),
-    })))
+    let gauge = |text: &str, value: usize| json!({"help_text": text, "type": "gauge", "samples": [{"labels": {}, "value": value}]});
+    Ok(Reply::json(
+        200,
+        json!({
+            "awx_organizations_total": gauge("Number of organizations", api.world.catalog.organizations.len()),
+            "awx_users_total": gauge("Number of users", api.world.catalog.users.len()),
+            "awx_inventories_total": gauge("Number of inventories", api.world.catalog.inventories.len()),
+            "awx_job_templates_total": gauge("Number of job templates", api.world.catalog.templates.len()),
+            "awx_schedules_total": gauge("Number of schedules", api.world.tables.schedules.len()),
+        }),
+    ))
 }
 
 pub(super) fn settings(api: &mut Api<'_>, _: &str) -> Answer {
     if !api.admin() {
         return Err(Reply::forbidden());
     }
-    Ok(Reply::json(200, json!({
-        "ALLOW_JINJA_IN_EXTRA_VARS": "template", "STDOUT_MAX_BYTES_DISPLAY": super::output::DISPLAY_LIMIT,
-        "EVENT_STDOUT_MAX_BYTES_DISPLAY": super::views::EVENT_STDOUT_LIMIT, "SCHEDULE_MAX_JOBS": 10,
-        "DEFAULT_JOB_TIMEOUT": 0, "MAX_FORKS": 200,
-    })))
+    Ok(Reply::json(
+        200,
+        json!({
+            "ALLOW_JINJA_IN_EXTRA_VARS": "template", "STDOUT_MAX_BYTES_DISPLAY": super::output::DISPLAY_LIMIT,
+            "EVENT_STDOUT_MAX_BYTES_DISPLAY": super::views::EVENT_STDOUT_LIMIT, "SCHEDULE_MAX_JOBS": 10,
+            "DEFAULT_JOB_TIMEOUT": 0, "MAX_FORKS": 200,
+        }),
+    ))
 }
 
 pub(super) fn instance_groups(api: &mut Api<'_>, _: &str) -> Answer {
@@ -106,10 +117,7 @@ pub(super) fn users(api: &mut Api<'_>, _: &str) -> Answer {
 fn find_user(api: &Api<'_>, key: &str) -> Result<User, Reply> {
     let users = &api.world.catalog.users;
     let found = key.parse().ok().and_then(|id| users.get(&id));
-    found
-        .or_else(|| users.values().find(|user| user.config.username == key))
-        .cloned()
-        .ok_or_else(|| Reply::not_found("User"))
+    found.or_else(|| users.values().find(|user| user.config.username == key)).cloned().ok_or_else(|| Reply::not_found("User"))
 }
 
 pub(super) fn user(api: &mut Api<'_>, key: &str) -> Answer {
@@ -273,9 +281,10 @@ impl Api<'_> {
         let parts: Vec<&str> = key.split("++").collect();
         let id = key.parse::<i64>().ok();
         for inventory in self.world.catalog.inventories.values() {
-            let found = inventory.hosts.iter().find(|(number, host)| {
-                id == Some(**number) || (parts.len() > 1 && host.name == parts[0] && inventory.name == parts[1])
-            });
+            let found = inventory
+                .hosts
+                .iter()
+                .find(|(number, host)| id == Some(**number) || (parts.len() > 1 && host.name == parts[0] && inventory.name == parts[1]));
             if let Some((number, host)) = found {
                 if !self.may_read_inventory(inventory.id) {
                     return Err(Reply::forbidden());
@@ -290,9 +299,10 @@ impl Api<'_> {
         let parts: Vec<&str> = key.split("++").collect();
         let id = key.parse::<i64>().ok();
         for inventory in self.world.catalog.inventories.values() {
-            let found = inventory.groups.iter().find(|(number, group)| {
-                id == Some(**number) || (parts.len() > 1 && group.name == parts[0] && inventory.name == parts[1])
-            });
+            let found = inventory
+                .groups
+                .iter()
+                .find(|(number, group)| id == Some(**number) || (parts.len() > 1 && group.name == parts[0] && inventory.name == parts[1]));
             if let Some((number, group)) = found {
                 if !self.may_read_inventory(inventory.id) {
                     return Err(Reply::forbidden());
@@ -371,8 +381,7 @@ pub(super) fn script(api: &mut Api<'_>, key: &str) -> Answer {
 
 pub(super) fn hosts(api: &mut Api<'_>, _: &str) -> Answer {
     read_only(api)?;
-    let mut rows: Vec<Row> =
-        api.visible_inventories().into_iter().flat_map(|inventory| api.host_rows(inventory, None)).collect();
+    let mut rows: Vec<Row> = api.visible_inventories().into_iter().flat_map(|inventory| api.host_rows(inventory, None)).collect();
     if let Some(text) = api.call.parameter("host_filter").map(str::to_owned) {
         rows = host_filter(api, rows, &text)?;
     }
@@ -575,10 +584,7 @@ pub(super) fn job_labels(api: &mut Api<'_>, key: &str) -> Answer {
 pub(super) fn job_credentials(api: &mut Api<'_>, key: &str) -> Answer {
     let job = api.find_job(key, false)?;
     let view = api.view();
-    api.list(
-        List::of("Credential", "name"),
-        job.credentials.iter().filter_map(|id| view.credential(*id)).map(Row::plain).collect(),
-    )
+    api.list(List::of("Credential", "name"), job.credentials.iter().filter_map(|id| view.credential(*id)).map(Row::plain).collect())
 }
 
 pub(super) fn nothing(api: &mut Api<'_>, key: &str) -> Answer {

@@ -8,14 +8,27 @@ use serde_json::{Value, json};
 use super::{Answer, Api, Reply};
 
 /// Parameters that are not fields.
-const RESERVED: &[&str] = &[
-    "page", "page_size", "format", "order", "order_by", "search", "host_filter", "count_disabled", "no_truncate", "limit",
-    "validate",
-];
+const RESERVED: &[&str] =
+    &["page", "page_size", "format", "order", "order_by", "search", "host_filter", "count_disabled", "no_truncate", "limit", "validate"];
 
 const LOOKUPS: &[&str] = &[
-    "exact", "iexact", "contains", "icontains", "startswith", "istartswith", "endswith", "iendswith", "regex", "iregex", "gt",
-    "gte", "lt", "lte", "in", "isnull", "search",
+    "exact",
+    "iexact",
+    "contains",
+    "icontains",
+    "startswith",
+    "istartswith",
+    "endswith",
+    "iendswith",
+    "regex",
+    "iregex",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "in",
+    "isnull",
+    "search",
 ];
 
 /// Fields that hold secrets.
@@ -139,9 +152,9 @@ pub(super) fn filter(list: List, rows: Vec<Row>, query: &[(String, String)]) -> 
             let mut all = conditions.iter().filter(|(either, ..)| !either);
             let mut any = conditions.iter().filter(|(either, ..)| *either).peekable();
             let found = search.as_ref().is_none_or(|wanted| {
-                ["name", "description", "username", "host_name"].iter().any(|name| {
-                    field(row, name).and_then(Value::as_str).is_some_and(|text| text.to_lowercase().contains(wanted))
-                })
+                ["name", "description", "username", "host_name"]
+                    .iter()
+                    .any(|name| field(row, name).and_then(Value::as_str).is_some_and(|text| text.to_lowercase().contains(wanted)))
             });
             found && all.all(test) && (any.peek().is_none() || any.any(test))
         })

@@ -77,14 +77,57 @@ fn write_python(value: &Value, text: &mut String) {
 pub(super) fn resources(base: &str) -> Value {
     let mut map = Map::new();
     for name in [
-        "ping", "instances", "instance_groups", "receptor_addresses", "config", "settings", "me", "dashboard", "organizations",
-        "users", "execution_environments", "projects", "project_updates", "teams", "credentials", "credential_types",
-        "credential_input_sources", "applications", "tokens", "metrics", "inventory_sources", "inventory_updates", "groups",
-        "hosts", "host_metrics", "host_metric_summary_monthly", "job_templates", "jobs", "ad_hoc_commands",
-        "system_job_templates", "system_jobs", "schedules", "roles", "notification_templates", "notifications", "labels",
-        "unified_job_templates", "unified_jobs", "activity_stream", "workflow_job_templates", "workflow_jobs",
-        "workflow_approvals", "workflow_job_template_nodes", "workflow_job_nodes", "mesh_visualizer", "bulk", "analytics",
-        "service_index", "role_definitions", "role_user_assignments", "role_team_assignments",
+        "ping",
+        "instances",
+        "instance_groups",
+        "receptor_addresses",
+        "config",
+        "settings",
+        "me",
+        "dashboard",
+        "organizations",
+        "users",
+        "execution_environments",
+        "projects",
+        "project_updates",
+        "teams",
+        "credentials",
+        "credential_types",
+        "credential_input_sources",
+        "applications",
+        "tokens",
+        "metrics",
+        "inventory_sources",
+        "inventory_updates",
+        "groups",
+        "hosts",
+        "host_metrics",
+        "host_metric_summary_monthly",
+        "job_templates",
+        "jobs",
+        "ad_hoc_commands",
+        "system_job_templates",
+        "system_jobs",
+        "schedules",
+        "roles",
+        "notification_templates",
+        "notifications",
+        "labels",
+        "unified_job_templates",
+        "unified_jobs",
+        "activity_stream",
+        "workflow_job_templates",
+        "workflow_jobs",
+        "workflow_approvals",
+        "workflow_job_template_nodes",
+        "workflow_job_nodes",
+        "mesh_visualizer",
+        "bulk",
+        "analytics",
+        "service_index",
+        "role_definitions",
+        "role_user_assignments",
+        "role_team_assignments",
     ] {
         map.insert(name.to_owned(), json!(format!("{base}/{name}/")));
     }
@@ -301,8 +344,16 @@ impl View<'_> {
         let mut related = below(
             &url,
             &[
-                "labels", "credentials", "stdout", "job_events", "job_host_summaries", "activity_stream", "notifications",
-                "create_schedule", "cancel", "relaunch",
+                "labels",
+                "credentials",
+                "stdout",
+                "job_events",
+                "job_host_summaries",
+                "activity_stream",
+                "notifications",
+                "create_schedule",
+                "cancel",
+                "relaunch",
             ],
         );
         let mut summary = Map::new();
@@ -321,10 +372,7 @@ impl View<'_> {
                 "execution_environment".to_owned(),
                 json!({"id": 1, "name": "AWX EE (latest)", "description": "", "image": "quay.io/ansible/awx-ee:latest"}),
             );
-            summary.insert(
-                "instance_group".to_owned(),
-                json!({"id": 2, "name": "default", "is_container_group": false}),
-            );
+            summary.insert("instance_group".to_owned(), json!({"id": 2, "name": "default", "is_container_group": false}));
         }
         let node = if started { NODE } else { "" };
         let mut row = json!({
@@ -441,9 +489,22 @@ impl View<'_> {
         let mut related = below(
             &url,
             &[
-                "labels", "credentials", "jobs", "schedules", "activity_stream", "launch", "webhook_key",
-                "notification_templates_started", "notification_templates_success", "notification_templates_error",
-                "access_list", "survey_spec", "object_roles", "instance_groups", "slice_workflow_jobs", "copy",
+                "labels",
+                "credentials",
+                "jobs",
+                "schedules",
+                "activity_stream",
+                "launch",
+                "webhook_key",
+                "notification_templates_started",
+                "notification_templates_success",
+                "notification_templates_error",
+                "access_list",
+                "survey_spec",
+                "object_roles",
+                "instance_groups",
+                "slice_workflow_jobs",
+                "copy",
             ],
         );
         related.insert("created_by".to_owned(), json!(self.url("users", 1)));
@@ -597,7 +658,9 @@ impl View<'_> {
                 .credentials
                 .iter()
                 .filter_map(|id| self.world.catalog.credentials.get(id))
-                .map(|credential| json!({"id": credential.id, "name": credential.config.name, "credential_type": 1, "passwords_needed": []}))
+                .map(
+                    |credential| json!({"id": credential.id, "name": credential.config.name, "credential_type": 1, "passwords_needed": []}),
+                )
                 .collect();
             form["defaults"]["credentials"] = json!(credentials);
         }
@@ -660,8 +723,17 @@ impl View<'_> {
         let related = below(
             &url,
             &[
-                "teams", "organizations", "admin_of_organizations", "projects", "credentials", "roles", "activity_stream",
-                "access_list", "tokens", "authorized_tokens", "personal_tokens",
+                "teams",
+                "organizations",
+                "admin_of_organizations",
+                "projects",
+                "credentials",
+                "roles",
+                "activity_stream",
+                "access_list",
+                "tokens",
+                "authorized_tokens",
+                "personal_tokens",
             ],
         );
         let ansible_id = uuid::Uuid::from_u128(0x0300_0000_0000_4000_8000_0000_0000_0000 + u128::from(user.id.unsigned_abs()));
@@ -696,9 +768,22 @@ impl View<'_> {
         let related = below(
             &url,
             &[
-                "execution_environments", "projects", "inventories", "job_templates", "workflow_job_templates", "users",
-                "admins", "teams", "credentials", "applications", "activity_stream", "notification_templates", "object_roles",
-                "access_list", "instance_groups", "galaxy_credentials",
+                "execution_environments",
+                "projects",
+                "inventories",
+                "job_templates",
+                "workflow_job_templates",
+                "users",
+                "admins",
+                "teams",
+                "credentials",
+                "applications",
+                "activity_stream",
+                "notification_templates",
+                "object_roles",
+                "access_list",
+                "instance_groups",
+                "galaxy_credentials",
             ],
         );
         json!({
@@ -715,9 +800,22 @@ impl View<'_> {
         let mut related = below(
             &url,
             &[
-                "hosts", "variable_data", "script", "activity_stream", "job_templates", "ad_hoc_commands", "access_list",
-                "object_roles", "instance_groups", "copy", "labels", "groups", "root_groups", "update_inventory_sources",
-                "inventory_sources", "tree",
+                "hosts",
+                "variable_data",
+                "script",
+                "activity_stream",
+                "job_templates",
+                "ad_hoc_commands",
+                "access_list",
+                "object_roles",
+                "instance_groups",
+                "copy",
+                "labels",
+                "groups",
+                "root_groups",
+                "update_inventory_sources",
+                "inventory_sources",
+                "tree",
             ],
         );
         related.insert("organization".to_owned(), json!(self.url("organizations", inventory.organization)));
@@ -760,10 +858,7 @@ impl View<'_> {
 
     /// An inventory in a list.
     pub(super) fn inventory_row(&self, inventory: &Inventory) -> Row {
-        Row {
-            shown: self.inventory(inventory, false),
-            related: json!({"organization": self.organization_summary(inventory.organization)}),
-        }
+        Row { shown: self.inventory(inventory, false), related: json!({"organization": self.organization_summary(inventory.organization)}) }
     }
 
     /// A host; `detail` adds what only its own page shows.
@@ -772,8 +867,17 @@ impl View<'_> {
         let mut related = below(
             &url,
             &[
-                "variable_data", "groups", "all_groups", "job_events", "job_host_summaries", "activity_stream",
-                "inventory_sources", "smart_inventories", "ad_hoc_commands", "ad_hoc_command_events", "ansible_facts",
+                "variable_data",
+                "groups",
+                "all_groups",
+                "job_events",
+                "job_host_summaries",
+                "activity_stream",
+                "inventory_sources",
+                "smart_inventories",
+                "ad_hoc_commands",
+                "ad_hoc_command_events",
+                "ansible_facts",
             ],
         );
         related.insert("created_by".to_owned(), json!(self.url("users", 1)));
@@ -851,8 +955,16 @@ impl View<'_> {
         let mut related = below(
             &url,
             &[
-                "variable_data", "hosts", "potential_children", "children", "all_hosts", "job_events", "job_host_summaries",
-                "activity_stream", "inventory_sources", "ad_hoc_commands",
+                "variable_data",
+                "hosts",
+                "potential_children",
+                "children",
+                "all_hosts",
+                "job_events",
+                "job_host_summaries",
+                "activity_stream",
+                "inventory_sources",
+                "ad_hoc_commands",
             ],
         );
         related.insert("created_by".to_owned(), json!(self.url("users", 1)));
@@ -919,10 +1031,8 @@ impl View<'_> {
 
     /// A host's row of a job.
     pub(super) fn summary(&self, job: &Job, summary: &Summary) -> Value {
-        let host = job
-            .inventory
-            .and_then(|id| self.world.catalog.inventories.get(&id))
-            .and_then(|inventory| inventory.host_id(&summary.host));
+        let host =
+            job.inventory.and_then(|id| self.world.catalog.inventories.get(&id)).and_then(|inventory| inventory.host_id(&summary.host));
         let mut related = json!({"job": self.url("jobs", job.id)});
         let mut fields = json!({"job": self.job_summary(job)});
         if let Some(host) = host {
@@ -948,10 +1058,7 @@ impl View<'_> {
         let part = |name: &str| data.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
         let kind = text("event");
         let host_name = part("host");
-        let host = job
-            .inventory
-            .and_then(|id| self.world.catalog.inventories.get(&id))
-            .and_then(|inventory| inventory.host_id(&host_name));
+        let host = job.inventory.and_then(|id| self.world.catalog.inventories.get(&id)).and_then(|inventory| inventory.host_id(&host_name));
         let url = self.url("job_events", event.id);
         let mut related = json!({"job": self.url("jobs", job.id), "children": format!("{url}children/")});
         let mut summary = json!({"job": self.job_summary(job), "role": {}});
@@ -995,8 +1102,7 @@ impl View<'_> {
     /// A node of a sliced launch.
     pub(super) fn node(&self, node: &Node) -> Value {
         let url = self.url("workflow_job_nodes", node.id);
-        let mut related =
-            below(&url, &["labels", "credentials", "instance_groups", "success_nodes", "failure_nodes", "always_nodes"]);
+        let mut related = below(&url, &["labels", "credentials", "instance_groups", "success_nodes", "failure_nodes", "always_nodes"]);
         related.insert("unified_job_template".to_owned(), json!(self.url("job_templates", node.template)));
         related.insert("workflow_job".to_owned(), json!(self.url("workflow_jobs", node.workflow_job)));
         let mut summary = json!({
@@ -1019,8 +1125,18 @@ impl View<'_> {
             "identifier": "",
         });
         for field in [
-            "inventory", "scm_branch", "job_type", "job_tags", "skip_tags", "limit", "diff_mode", "verbosity",
-            "execution_environment", "forks", "job_slice_count", "timeout",
+            "inventory",
+            "scm_branch",
+            "job_type",
+            "job_tags",
+            "skip_tags",
+            "limit",
+            "diff_mode",
+            "verbosity",
+            "execution_environment",
+            "forks",
+            "job_slice_count",
+            "timeout",
         ] {
             row[field] = Value::Null;
         }
@@ -1032,9 +1148,29 @@ impl View<'_> {
         let row = self.job_row(job);
         let mut changes = Map::new();
         for field in [
-            "name", "description", "job_type", "playbook", "scm_branch", "forks", "limit", "verbosity", "extra_vars", "job_tags",
-            "force_handlers", "skip_tags", "start_at_task", "timeout", "use_fact_cache", "allow_simultaneous", "diff_mode",
-            "job_slice_number", "job_slice_count", "webhook_service", "webhook_credential", "webhook_guid", "id",
+            "name",
+            "description",
+            "job_type",
+            "playbook",
+            "scm_branch",
+            "forks",
+            "limit",
+            "verbosity",
+            "extra_vars",
+            "job_tags",
+            "force_handlers",
+            "skip_tags",
+            "start_at_task",
+            "timeout",
+            "use_fact_cache",
+            "allow_simultaneous",
+            "diff_mode",
+            "job_slice_number",
+            "job_slice_count",
+            "webhook_service",
+            "webhook_credential",
+            "webhook_guid",
+            "id",
         ] {
             changes.insert(field.to_owned(), row.get(field).cloned().unwrap_or_default());
         }
@@ -1078,12 +1214,7 @@ impl View<'_> {
 
 /// An inventory as `ansible-inventory --list` prints it: only the named hosts, or all enabled ones; `controller_vars` adds
 /// what the controller knows of each host.
-pub(in crate::aap) fn inventory_script(
-    inventory: &Inventory,
-    only: Option<&[String]>,
-    host_vars: bool,
-    controller_vars: bool,
-) -> Value {
+pub(in crate::aap) fn inventory_script(inventory: &Inventory, only: Option<&[String]>, host_vars: bool, controller_vars: bool) -> Value {
     let chosen = |name: &str| {
         inventory.hosts.values().any(|host| host.name == name && (only.is_some() || host.enabled))
             && only.is_none_or(|only| only.iter().any(|other| other == name))
@@ -1110,12 +1241,8 @@ pub(in crate::aap) fn inventory_script(
         }
     }
     roots.retain(|name| script.contains_key(*name));
-    let loose: Vec<&str> = inventory
-        .hosts
-        .values()
-        .map(|host| host.name.as_str())
-        .filter(|name| chosen(name) && !grouped.contains(name))
-        .collect();
+    let loose: Vec<&str> =
+        inventory.hosts.values().map(|host| host.name.as_str()).filter(|name| chosen(name) && !grouped.contains(name)).collect();
     let mut all = Map::new();
     if !inventory.variables.is_empty() {
         all.insert("vars".to_owned(), json!(inventory.variables));

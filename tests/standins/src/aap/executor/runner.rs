@@ -98,9 +98,10 @@ impl Executor for Runner {
 impl Runner {
     /// Writes the private data directory and starts the process.
     fn start(&self, assignment: &Assignment) -> io::Result<(PathBuf, tokio::process::Child)> {
-        let directory = assignment.directory.clone().unwrap_or_else(|| {
-            std::env::temp_dir().join(format!("aap-standin-{}-{}", std::process::id(), assignment.job))
-        });
+        let directory = assignment
+            .directory
+            .clone()
+            .unwrap_or_else(|| std::env::temp_dir().join(format!("aap-standin-{}-{}", std::process::id(), assignment.job)));
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
@@ -438,9 +439,6 @@ mod tests {
             options: json!({"diff_mode": true, "forks": 3, "verbosity": 2, "job_tags": "a,b"}).as_object().unwrap().clone(),
             ..Assignment::default()
         };
-        assert_eq!(
-            arguments(&assignment).join(" "),
-            r#"-u 'root' --check --diff -l 'web-1,it'"'"'s' --tags='a,b' --forks=3 -vv"#
-        );
+        assert_eq!(arguments(&assignment).join(" "), r#"-u 'root' --check --diff -l 'web-1,it'"'"'s' --tags='a,b' --forks=3 -vv"#);
     }
 }
