@@ -1,7 +1,5 @@
 //! The AAP client against a controller: preflight, fenced and direct launches, following, cancelling, results.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::time::Duration;
 
 use fettle::{

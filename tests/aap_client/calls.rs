@@ -1,8 +1,4 @@
-//! The AAP client on the wire: what it sends, on how many connections, and what it makes of answers that are late, broken, hostile or missing.
-
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod wire;
+//! Single calls: what is sent, on how many connections, and what is made of answers that are late, broken, hostile or missing.
 
 use std::{
     sync::{Arc, Mutex},
@@ -24,7 +20,8 @@ use fettle::{
 use futures::StreamExt as _;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use wire::{Do, Wire, answer, json_answer};
+
+use crate::wire::{self, Do, Wire, answer, json_answer};
 
 const TOKEN: &str = "tok-3f2a9c";
 
@@ -260,7 +257,7 @@ async fn a_busy_controller_gets_no_more_than_four_requests_at_a_time() {
 async fn proxies_of_the_environment_are_not_used() {
     let proxy = Wire::start(|_| json_answer(200, &json!({"results": [{"id": 1, "username": "op"}]}))).await;
     let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "a_name_without_address_is_definite"]).env_remove("NO_PROXY").env_remove("no_proxy");
+    child.args(["--exact", "calls::a_name_without_address_is_definite"]).env_remove("NO_PROXY").env_remove("no_proxy");
     for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
         child.env(name, proxy.url());
     }
