@@ -138,9 +138,24 @@ def test_precheck_finds_a_repository_that_does_not_answer(host, family):
     assert "repositories" in bad(result), result.output
 
 
-def test_precheck_finds_a_wrong_clock(host, family):
-    result = play(host, family, "precheck", fettle_max_clock_skew=-1)
-    assert bad(result) == ["clock"]
+@pytest.mark.parametrize(("offset", "words"), [(-120, "s behind"), (120, "s ahead of")])
+def test_precheck_finds_a_wrong_clock(host, family, offset, words):
+    """The host's Python reads a clock that is wrong, as sitecustomize makes it."""
+    host.write(
+        "usr/lib/python3/dist-packages/sitecustomize.py",
+        f"import time\nright = time.time\ntime.time = lambda: right() + {offset}\n",
+    )
+    result = play(host, family, "precheck")
+    assert bad(result) == ["clock"], result.output
+    assert words in result.check("web-1", "clock")["message"]
+
+
+def test_a_slow_connection_is_no_wrong_clock(host, family):
+    """A host that takes long to begin and to answer."""
+    text = host.python.read_text()
+    host.python.write_text(text.replace("exec chroot", "sleep 3; chroot").replace('sh "$@"', 'sh "$@"; sleep 3').replace("exec unshare", "unshare"))
+    result = play(host, family, "precheck", fettle_max_clock_skew=1)
+    assert result.code == 0, result.output
 
 
 def test_precheck_needs_no_repository_when_the_kernel_runs(host, family):
