@@ -82,29 +82,34 @@ pub struct ServerArgs {
     /// Directory of the self-made CA and certificate; must outlive restarts.
     #[arg(long, env = "TLS_DIR", default_value = "/var/lib/fettle/tls")]
     pub tls_dir: PathBuf,
-    /// Names and addresses in the self-made certificate.
-    #[arg(
-        long = "tls-name",
-        env = "TLS_NAMES",
-        value_delimiter = ',',
-        default_value = "fettle-server,fettle-server.fettle-system,fettle-server.fettle-system.svc,fettle-server.fettle-system.svc.cluster.local,localhost,127.0.0.1"
-    )]
+    /// Further names and addresses in the self-made certificate, besides those of the Service `fettle-server`.
+    #[arg(long = "tls-name", env = "TLS_NAMES", value_delimiter = ',')]
     pub tls_names: Vec<String>,
     /// ConfigMap in the server's namespace to which the self-made CA is written (key `ca.crt`), for the manager and for users.
-    #[arg(long, env = "TLS_CA_CONFIG_MAP", requires = "namespace")]
+    #[arg(long, env = "TLS_CA_CONFIG_MAP")]
     pub tls_ca_config_map: Option<String>,
     /// The server's own namespace.
-    #[arg(long, env = "POD_NAMESPACE")]
-    pub namespace: Option<String>,
-    /// ServiceAccount that may send logs and records.
-    #[arg(long, env = "MANAGER_ACCOUNT", default_value = "system:serviceaccount:fettle-system:fettle-manager")]
-    pub manager_account: String,
+    #[arg(long, env = "POD_NAMESPACE", default_value = "fettle-system")]
+    pub namespace: String,
+    /// User that may send logs and records. Default: the ServiceAccount `fettle-manager` of the server's namespace.
+    #[arg(long, env = "MANAGER_ACCOUNT")]
+    pub manager_account: Option<String>,
     /// A connection or a log that does not move for this long is cut off.
     #[arg(long, env = "IDLE_TIMEOUT", default_value = "30s")]
     pub idle_timeout: SignedDuration,
     /// How often the certificate files are looked at.
     #[arg(long, default_value = "10s", hide = true)]
     pub tls_reload: SignedDuration,
+}
+
+impl ServerArgs {
+    /// Every name and address under which the server is called.
+    fn names(&self) -> Vec<String> {
+        let service =
+            ["", ".{}", ".{}.svc", ".{}.svc.cluster.local"].map(|rest| format!("fettle-server{}", rest.replace("{}", &self.namespace)));
+        let local = ["localhost", "127.0.0.1"].map(str::to_owned);
+        service.into_iter().chain(local).chain(self.tls_names.iter().cloned()).collect()
+    }
 }
 
 /// Why the server does not run.
@@ -159,7 +164,7 @@ impl Server {
     pub async fn bind(args: ServerArgs, client: Client) -> Result<Self, Error> {
         let source = match (args.tls_cert.clone(), args.tls_key.clone()) {
             (Some(cert), Some(key)) => tls::Source::Files { cert, key },
-            (None | Some(_), None | Some(_)) => tls::Source::SelfMade { directory: args.tls_dir.clone(), names: args.tls_names.clone() },
+            (None | Some(_), None | Some(_)) => tls::Source::SelfMade { directory: args.tls_dir.clone(), names: args.names() },
         };
         let ca = source.ca();
         let tls = Tls::load(source, crate::clock::now())?;
@@ -179,7 +184,10 @@ impl Server {
             client,
             streams: Streams::default(),
             metrics,
-            manager_account: args.manager_account.clone(),
+            manager_account: args
+                .manager_account
+                .clone()
+                .unwrap_or_else(|| format!("system:serviceaccount:{}:fettle-manager", args.namespace)),
             idle: args.idle_timeout.unsigned_abs(),
             ready: Mutex::default(),
         });
@@ -210,7 +218,7 @@ impl Server {
         let background = futures::future::join3(
             tls.watch(args.tls_reload.unsigned_abs()),
             sweep_daily(Arc::clone(&app), args.log_retention_days, args.record_retention_days),
-            publish_ca(app.client.clone(), args.namespace.clone().zip(args.tls_ca_config_map.clone()).zip(ca)),
+            publish_ca(app.client.clone(), args.tls_ca_config_map.map(|name| (args.namespace, name)).zip(ca)),
         );
         let stopping = async {
             shutdown.await;

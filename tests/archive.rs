@@ -222,7 +222,7 @@ async fn at_every_call<W: Future<Output = bool>, C: Future<Output = ()>>(
             let plan = Arc::new(Plan { at, fault, calls: AtomicUsize::new(0), killed: AtomicBool::new(false) });
             let faulty = Archive::new(Arc::new(Faulty { inner: Arc::clone(&inner), plan: Arc::clone(&plan) })).with_part_bytes(4000);
             // time is paused: this ends at once when nothing can move any more
-            let ended = tokio::time::timeout(Duration::from_secs(60), work(faulty)).await;
+            let ended = tokio::time::timeout(Duration::from_mins(1), work(faulty)).await;
             if !plan.reached() {
                 assert!(ended.expect("without a fault it ends"), "without a fault it succeeds");
                 break;
@@ -243,20 +243,21 @@ async fn objects(store: &Arc<dyn ObjectStore>) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_log_is_old_or_new_and_whole_whatever_happens_to_an_upload() {
-    let (old, new) = ([b'o'; 9500], [b'n'; 10_500]);
+    static OLD: [u8; 9500] = [b'o'; 9500];
+    static NEW: [u8; 10_500] = [b'n'; 10_500];
     let tried = at_every_call(
         async |archive| {
-            archive.put_log(&key(), &owner(), "Job 1", stream(&old)).await.unwrap();
+            archive.put_log(&key(), &owner(), "Job 1", stream(&OLD)).await.unwrap();
         },
-        |archive| async move { archive.put_log(&key(), &owner(), "Job 1", stream(&new)).await.is_ok() },
+        |archive| async move { archive.put_log(&key(), &owner(), "Job 1", stream(&NEW)).await.is_ok() },
         |archive, store, done| async move {
             let seen = read(&archive).await.expect("a log that was there stays there");
-            assert!(seen == old || seen == new, "neither the old nor the new log: {} bytes", seen.len());
-            assert!(!done || seen == new, "Ok means visible");
-            archive.put_log(&key(), &owner(), "Job 1", stream(&new)).await.expect("once more is safe");
-            assert_eq!(read(&archive).await.as_deref(), Some(&new[..]));
+            assert!(seen == OLD || seen == NEW, "neither the old nor the new log: {} bytes", seen.len());
+            assert!(!done || seen == NEW, "Ok means visible");
+            archive.put_log(&key(), &owner(), "Job 1", stream(&NEW)).await.expect("once more is safe");
+            assert_eq!(read(&archive).await.as_deref(), Some(&NEW[..]));
             archive.sweep(clock::now() + DAY * 2, DAY * 30, DAY * 365).await.unwrap();
-            assert_eq!(read(&archive).await.as_deref(), Some(&new[..]), "the sweep takes leftovers only");
+            assert_eq!(read(&archive).await.as_deref(), Some(&NEW[..]), "the sweep takes leftovers only");
             let left = objects(&store).await;
             assert_eq!(left.len(), 3, "log, log.json and marker, nothing else: {left:?}");
         },
@@ -361,7 +362,7 @@ async fn a_broken_or_abandoned_or_oversized_upload_leaves_nothing() {
     assert!(matches!(archive.put_log(&key(), &owner(), "", broken).await, Err(Error::Source(m)) if m.contains("AAP went away")));
     let endless = stream(&[0; 9000]).chain(futures::stream::pending()).boxed();
     assert!(tokio::time::timeout(Duration::from_millis(200), archive.put_log(&key(), &owner(), "", endless)).await.is_err());
-    assert!(matches!(archive.put_log(&key(), &owner(), "", stream(&[0; 50_001])).await, Err(Error::Rejected(_))));
+    assert!(matches!(archive.put_log(&key(), &owner(), "", stream(&vec![0; 50_001])).await, Err(Error::Rejected(_))));
     // removal of an abandoned upload happens behind our back
     for _ in 0..100 {
         if files() == 0 {
@@ -371,7 +372,7 @@ async fn a_broken_or_abandoned_or_oversized_upload_leaves_nothing() {
     }
     assert_eq!(files(), 0);
     assert!(archive.log_meta(&key()).await.unwrap().is_none());
-    archive.put_log(&key(), &owner(), "", stream(&[0; 50_000])).await.expect("the limit itself is allowed");
+    archive.put_log(&key(), &owner(), "", stream(&vec![0; 50_000])).await.expect("the limit itself is allowed");
 }
 
 #[tokio::test]
@@ -502,7 +503,7 @@ async fn a_slow_store_holds_the_source_back() {
     let pulled = Arc::new(AtomicU64::new(0));
     let counted = {
         let pulled = Arc::clone(&pulled);
-        stream(&[7; 100_000]).inspect_ok(move |chunk| {
+        stream(&vec![7; 100_000]).inspect_ok(move |chunk| {
             pulled.fetch_add(chunk.len() as u64, Ordering::SeqCst);
         })
     };

@@ -139,7 +139,8 @@ async fn patch_run(State(world): State<Shared>, Path(id): Path<(String, String)>
     if let Some(run) = world.lock().unwrap().runs.get(&id) {
         return Json(run.clone()).into_response();
     }
-    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found"});
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found"});
     (StatusCode::NOT_FOUND, Json(status)).into_response()
 }
 

@@ -74,3 +74,15 @@ async fn the_ca_is_published_for_the_manager() {
     let ca = std::fs::read_to_string(bed.directory.path().join("tls/ca.crt")).unwrap();
     assert_eq!(found().unwrap()["data"]["ca.crt"], ca);
 }
+
+#[tokio::test]
+async fn names_and_the_manager_follow_the_namespace() {
+    let bed = Bed::with(&["--namespace", "ops"]).await;
+    let ca = reqwest::Certificate::from_pem(&std::fs::read(bed.directory.path().join("tls/ca.crt")).unwrap()).unwrap();
+    for name in ["fettle-server", "fettle-server.ops", "fettle-server.ops.svc", "fettle-server.ops.svc.cluster.local", "localhost"] {
+        let client = reqwest::Client::builder().tls_certs_only([ca.clone()]).resolve(name, bed.address).build().unwrap();
+        let answer = client.get(format!("https://{name}:{}/health", bed.address.port())).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{name}");
+    }
+    assert_eq!(bed.status("/internal/records/x", "manager-token").await, 403, "the manager of another namespace is not ours");
+}

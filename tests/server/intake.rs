@@ -44,6 +44,8 @@ async fn records_are_final_and_seal_their_logs() {
     assert!(matches!(store.put_record(&other).await, Err(Error::Conflict(_))));
     let sealed = store.put_log(KEY, &owner(), "", stream(b"third".to_vec())).await;
     assert!(matches!(sealed, Err(Error::Conflict(_))), "{sealed:?}");
+    let large = store.put_log(KEY, &owner(), "", stream(noise(32 << 20))).await;
+    assert!(matches!(large, Err(Error::Conflict(_))), "also when it answers before the log was sent: {large:?}");
     let foreign = store.put_log(UNKNOWN, &Owner::new("patching", "web").unwrap(), "", stream(b"x".to_vec())).await;
     assert!(foreign.is_ok());
     let taken = store.put_log(UNKNOWN, &Owner::new("elsewhere", "web").unwrap(), "", stream(b"x".to_vec())).await;
