@@ -2,10 +2,15 @@
 BED := tests/e2e/bed/bed
 GENERATED := manifests reference bundle
 
-.PHONY: help test gen check lint format cluster cluster-down shell
+.PHONY: help demo demo-down test gen check lint format cluster cluster-down shell
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## everything for real on this machine, and one PatchRun followed to its end (root; first time ~25 min)
+	@tests/e2e/demo
+
+demo-down: cluster-down ## end the demo and remove every trace
 
 test: ## everything that proves it, level by level (root; make test LEVELS="world package" runs some)
 	@tests/run $(LEVELS)
@@ -28,5 +33,5 @@ cluster: ## start a real one-node Kubernetes with Tekton, in namespaces of its o
 cluster-down: ## end it and remove every trace
 	@$(BED) down
 
-shell: ## a shell in it, with kubectl ready
+shell: ## a shell in the cluster of the demo, with kubectl ready
 	@$(BED) shell
