@@ -39,6 +39,7 @@ def test_acts_on_every_host_and_says_so(three):
         assert result[name]["ok"] is True
         assert result[name]["boot_id_before"] == boot_id.strip()
     assert '"guard": "executed"' in result.output
+    assert "DEPRECATION" not in result.output and "WARNING" not in result.output
 
 
 def test_twelve_launches_at_once_act_once(three):

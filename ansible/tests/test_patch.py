@@ -141,8 +141,9 @@ def test_precheck_finds_a_repository_that_does_not_answer(host, family):
 @pytest.mark.parametrize(("offset", "words"), [(-120, "s behind"), (120, "s ahead of")])
 def test_precheck_finds_a_wrong_clock(host, family, offset, words):
     """The host's Python reads a clock that is wrong, as sitecustomize makes it."""
+    (library,) = host.path.glob("usr/lib/python3.[0-9]*")
     host.write(
-        "usr/lib/python3/dist-packages/sitecustomize.py",
+        str(library.relative_to(host.path) / "sitecustomize.py"),
         f"import time\nright = time.time\ntime.time = lambda: right() + {offset}\n",
     )
     result = play(host, family, "precheck")
