@@ -295,7 +295,8 @@ impl Archive {
             .try_filter_map(async |record| Ok(record))
             .try_collect()
             .await?;
-        records.sort_by(|a, b| (a.attempt, &a.run_key[..23], a.phase).cmp(&(b.attempt, &b.run_key[..23], b.phase)));
+        let run = |record: &Record| record.run_key.rsplit_once('-').map(|(run, _)| run.to_owned());
+        records.sort_by_cached_key(|record| (record.attempt, run(record), record.phase));
         Ok(records)
     }
 

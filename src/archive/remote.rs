@@ -223,8 +223,10 @@ fn client(ca: Option<&[u8]>) -> Result<reqwest::Client, Error> {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(10))
-        // of the answer; a log that streams for long has none yet
-        .tcp_keepalive(Duration::from_secs(30));
+        // a log may stream for long; a peer that is gone must not
+        .tcp_keepalive(Duration::from_secs(30))
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .http2_keep_alive_timeout(Duration::from_secs(20));
     if let Some(pem) = ca {
         let roots =
             Certificate::from_pem_bundle(pem).map_err(|e| Error::Unavailable(format!("the server's CA cannot be read: {}", causes(&e))))?;
