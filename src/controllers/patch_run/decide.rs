@@ -31,6 +31,8 @@ const SECOND_LOOK: SignedDuration = SignedDuration::from_secs(10);
 const CREATE_GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// How long Tekton may take beyond the phase's timeout (image pull, scheduling) before it is stopped.
 const TEKTON_GRACE: SignedDuration = SignedDuration::from_mins(5);
+/// How long log and record may take before the status speaks of it.
+const ARCHIVE_SOON: SignedDuration = SignedDuration::from_mins(1);
 /// How long the archive may be away before a phase ends without its log.
 const ARCHIVE_GRACE: SignedDuration = SignedDuration::from_mins(15);
 /// How long a direct launch's job may stay unfound before a person is asked to decide.
@@ -328,11 +330,11 @@ pub enum LaunchOutcome {
     Unknown(String),
 }
 
-/// The attempt a decision is about: the one on record until that is over, then the wanted one.
+/// The attempt a decision is about: the one on record until that is over and holds nothing any more, then the wanted one.
 pub fn attempt(run: &PatchRun) -> i32 {
     let wanted = run.spec.attempt();
     match &run.status {
-        Some(status) if status.state != State::Completed => status.attempt.unwrap_or(wanted),
+        Some(status) if status.state != State::Completed || has_finalizer(run) => status.attempt.unwrap_or(wanted),
         Some(status) => wanted.max(status.attempt.unwrap_or(1)),
         None => wanted,
     }
@@ -428,7 +430,11 @@ impl Draft<'_> {
             && self.status.scope.is_some()
         {
             let mode = if matches!(aap.schedule, Schedule::Absent) { Mode::Direct } else { Mode::Fenced };
-            return self.intend(phase, mode, Step::Nothing);
+            return match &self.seen.locks {
+                _ if !has_finalizer(self.run) => self.going_on(Step::Finalizer(true)),
+                LockFact::Seen { free: 1.., busy: None, .. } => self.going_on(Step::Lock),
+                LockFact::NotLooked | LockFact::Seen { .. } => self.intend(phase, mode, Step::Nothing),
+            };
         }
         if self.status.cancel_requested_at.is_some() {
             return self.refuse(phase, Reason::Cancelled, "cancelled before the phase was launched");
@@ -518,7 +524,17 @@ impl Draft<'_> {
                 }
             }
         }
-        let launch = Launch { mode, try_: 1, intended_at: self.now, schedule: None, baseline, missed_at: None, stopping: None };
+        let launch = Launch {
+            mode,
+            try_: 1,
+            intended_at: self.now,
+            schedule: None,
+            baseline,
+            missed_at: None,
+            disabled_at: None,
+            archiving_since: None,
+            stopping: None,
+        };
         let run_key = self.key(phase);
         let executor = (mode == Mode::Tekton).then(|| pipeline_run(&run_key, 1));
         self.status.phases.push(PhaseStatus {
@@ -593,6 +609,9 @@ impl Draft<'_> {
                         LogNeed::None,
                     );
                 }
+                if let Some(held) = self.held() {
+                    return self.hold(phase, held);
+                }
                 if self.now < launch.intended_at + CREATE_GRACE {
                     return self.keep(
                         Reason::Launching,
@@ -635,6 +654,9 @@ impl Draft<'_> {
             return self.finish(entry, None, None, evidence, LogNeed::IfThere);
         }
         let (phase, now) = (entry.name, self.now);
+        if let Some(held) = self.held() {
+            return self.hold(phase, held);
+        }
         let try_ = launch.try_ + 1;
         if let Some(entry) = self.status.of_mut(phase) {
             entry.executor = Some(pipeline_run(&entry.run_key, try_));
@@ -651,30 +673,36 @@ impl Draft<'_> {
         match schedule {
             Schedule::Foreign(why) => self.finish(entry, None, None, not_launched(Reason::LaunchConflict, why), LogNeed::None),
             // the name is occupied either way: a request that is still on its way cannot launch any more
-            Schedule::Absent => {
-                let step = Step::CreateSchedule { phase, name, enabled: over.is_none() };
-                self.keep(Reason::Launching, &format!("{phase} is being launched"), step, POLL)
-            }
-            Schedule::Ours { id, enabled, due } => {
-                let id = *id;
+            Schedule::Absent => match self.held() {
+                Some(Held::Wait(reason, why)) if over.is_none() => self.keep(reason, why, Step::Nothing, WAIT),
+                held => {
+                    let step = Step::CreateSchedule { phase, name, enabled: over.is_none() && held.is_none() };
+                    self.keep(Reason::Launching, &format!("{phase} is being launched"), step, POLL)
+                }
+            },
+            Schedule::Ours { id, enabled: true, due } => {
+                let (id, now) = (*id, self.now);
                 self.change_launch(phase, |l| l.schedule = Some(id));
-                if *enabled && *due && over.is_none() {
+                if *due && over.is_none() {
                     return self.keep(Reason::Launching, &format!("{phase} is launched by schedule {id}"), Step::Nothing, POLL);
                 }
-                let first_look = launch.missed_at;
-                let now = self.now;
                 self.change_launch(phase, |l| {
                     l.missed_at.get_or_insert(now);
                 });
+                let missed = launch.missed_at.is_some_and(|at| now >= at + MISSED);
+                let step = if missed || over.is_some() { Step::DisableSchedule { id } } else { Step::Nothing };
                 let message = format!("schedule {id} has no job; looking again before anything else is done");
-                let patience = if *enabled { MISSED } else { SECOND_LOOK };
-                let looked_twice = first_look.is_some_and(|at| now >= at + patience);
-                if *enabled && (over.is_some() || looked_twice) {
-                    // a disabled schedule never fires: from here on the second look counts
-                    self.change_launch(phase, |l| l.missed_at = Some(now));
-                    return self.keep(Reason::Launching, &message, Step::DisableSchedule { id }, POLL);
-                }
-                if !looked_twice {
+                self.keep(Reason::Launching, &message, step, POLL)
+            }
+            // it never fires; a job of a firing just before shows by the last look
+            Schedule::Ours { id, enabled: false, .. } => {
+                let (id, now) = (*id, self.now);
+                self.change_launch(phase, |l| {
+                    l.schedule = Some(id);
+                    l.disabled_at.get_or_insert(now);
+                });
+                if launch.disabled_at.is_none_or(|at| now < at + SECOND_LOOK) {
+                    let message = format!("schedule {id} is disabled and has no job; looking once more");
                     return self.keep(Reason::Launching, &message, Step::Nothing, POLL);
                 }
                 if let Some(reason) = over {
@@ -684,9 +712,12 @@ impl Draft<'_> {
                     };
                     return self.finish(entry, None, None, not_launched(reason, &why), LogNeed::None);
                 }
+                if let Some(held) = self.held() {
+                    return self.hold(phase, held);
+                }
                 let try_ = launch.try_ + 1;
                 self.change_launch(phase, |l| {
-                    *l = Launch { try_, intended_at: now, schedule: None, missed_at: None, ..l.clone() };
+                    *l = Launch { try_, intended_at: now, schedule: None, missed_at: None, disabled_at: None, ..l.clone() };
                 });
                 let step = Step::CreateSchedule { phase, name: names::work(&entry.run_key, try_), enabled: true };
                 self.keep(
@@ -738,7 +769,7 @@ impl Draft<'_> {
             entry.executor = Some(Executor { kind: ExecutorKind::Job, id: id.to_string(), url: url.clone() });
             if let Some(launch) = &mut entry.launch {
                 launch.schedule = launch.schedule.or(schedule);
-                launch.missed_at = None;
+                (launch.missed_at, launch.disabled_at) = (None, None);
             }
         }
         if let Some(surplus) = surplus {
@@ -776,6 +807,30 @@ impl Draft<'_> {
         self.keep(Reason::Running, &format!("{phase} runs as job {id}"), Step::Nothing, POLL)
     }
 
+    /// Why nothing may be launched now although its intent is on record.
+    fn held(&self) -> Option<Held> {
+        if self.run.metadata.deletion_timestamp.is_some() {
+            Some(Held::Leave)
+        } else if self.run.spec.suspend() {
+            Some(Held::Wait(Reason::Suspended, "suspended; nothing is launched until spec.suspend is false"))
+        } else if self.seen.paused {
+            Some(Held::Wait(Reason::Paused, "launches are paused for the whole operator (PAUSE in fettle-config)"))
+        } else {
+            None
+        }
+    }
+
+    /// Nothing of `phase` runs and nothing will: a run that is being deleted forgets it, so that one created again may go on from there.
+    fn hold(mut self, phase: Phase, held: Held) -> Decision {
+        match held {
+            Held::Wait(reason, why) => self.keep(reason, why, Step::Nothing, WAIT),
+            Held::Leave => {
+                self.status.phases.retain(|p| p.name != phase);
+                self.wait(Reason::Starting, &format!("{phase} was not launched; the run is being deleted"), SOON)
+            }
+        }
+    }
+
     /// Why what runs must be stopped, if it must.
     fn stop_reason(&self, entry: &PhaseStatus, limit: Option<(Timestamp, SignedDuration)>) -> Option<Reason> {
         let on_record = entry.launch.as_ref().and_then(|l| l.stopping.as_deref()).and_then(Reason::parse);
@@ -806,18 +861,22 @@ impl Draft<'_> {
         evidence: Evidence,
         need: LogNeed,
     ) -> Decision {
-        let since = finished.or(started).or(entry.launch.as_ref().map(|l| l.intended_at)).unwrap_or(self.now);
-        let given_up = self.now >= since + ARCHIVE_GRACE;
+        let phase = entry.name;
+        let given_up = entry.launch.as_ref().and_then(|l| l.archiving_since).is_some_and(|at| self.now >= at + ARCHIVE_GRACE);
+        let ended = finished.or(started).or(entry.launch.as_ref().map(|l| l.intended_at)).unwrap_or(self.now);
         let (log, note) = match (&self.seen.log, need) {
             (LogFact::Found(log), LogNeed::Needed | LogNeed::IfThere) => (Some(log.clone()), None),
-            (LogFact::Absent | LogFact::NotLooked, LogNeed::Needed) => {
-                return self.keep(Reason::Archiving, "the log is being archived", Step::ArchiveLog { phase: entry.name }, SOON);
+            (LogFact::Absent | LogFact::NotLooked, LogNeed::Needed) if !given_up => {
+                return self.archiving(entry, ended, "the log is being archived", Step::ArchiveLog { phase }, SOON);
             }
             (LogFact::Unavailable(why), LogNeed::Needed) if !given_up => {
                 let why = format!("the log cannot be archived yet: {why}");
-                return self.keep(Reason::Archiving, &why, Step::ArchiveLog { phase: entry.name }, WAIT);
+                return self.archiving(entry, ended, &why, Step::ArchiveLog { phase }, WAIT);
             }
             (LogFact::Unavailable(why), LogNeed::Needed) => (None, Some(format!("; the log was not archived: {why}"))),
+            (LogFact::Absent | LogFact::NotLooked, LogNeed::Needed) => {
+                (None, Some("; the log was not archived: it could not be read in fifteen minutes".to_owned()))
+            }
             (_, LogNeed::None | LogNeed::IfThere) => (None, None),
         };
         let scope = match &self.seen.scope {
@@ -835,12 +894,25 @@ impl Draft<'_> {
             RecordFact::Unavailable(_) if given_up => self.end(&record, false),
             RecordFact::Unavailable(why) => {
                 let why = format!("the record cannot be written yet: {why}");
-                self.keep(Reason::Archiving, &why, Step::Nothing, WAIT)
+                self.archiving(entry, ended, &why, Step::Nothing, WAIT)
             }
             RecordFact::NotLooked | RecordFact::Absent | RecordFact::Found(_) => {
-                self.keep(Reason::Archiving, "the record is being written", Step::PutRecord(Box::new(record)), SOON)
+                self.archiving(entry, ended, "the record is being written", Step::PutRecord(Box::new(record)), SOON)
             }
         }
+    }
+
+    /// Log and record are on their way. Said only when it lasts: as a rule the end is written a moment later.
+    fn archiving(mut self, entry: &PhaseStatus, ended: Timestamp, why: &str, step: Step, requeue: SignedDuration) -> Decision {
+        let since = entry.launch.as_ref().and_then(|l| l.archiving_since);
+        if since.is_none() && step != Step::Nothing && self.now < ended + ARCHIVE_SOON {
+            return Decision { status: self.status, step, requeue: Some(requeue) };
+        }
+        let now = self.now;
+        self.change_launch(entry.name, |l| {
+            l.archiving_since.get_or_insert(now);
+        });
+        self.keep(Reason::Archiving, why, step, requeue)
     }
 
     /// Nothing of `phase` was launched and nothing will be: record it, so that a run that Git creates again ends the same way.
@@ -1016,6 +1088,15 @@ impl Draft<'_> {
             _ => None,
         }
     }
+}
+
+/// What keeps an announced launch from being made.
+#[derive(Clone, Copy)]
+enum Held {
+    /// Something that passes.
+    Wait(Reason, &'static str),
+    /// The object is being deleted.
+    Leave,
 }
 
 /// Whether a phase's end needs its log.
