@@ -638,7 +638,7 @@ impl Shared {
     }
 
     /// Carries out an accepted cancel of a running job.
-    fn cancel_running(self: &Arc<Self>, job: i64, fault: Option<Action>) {
+    fn cancel_running(self: &Arc<Self>, job: i64, fault: Option<&Action>) {
         let mut world = self.lock();
         let now = self.clock.now();
         match fault {
@@ -649,9 +649,9 @@ impl Shared {
                     job.canceled_on = Some(now);
                     job.finished = Some(now);
                 }
-                let shared = Arc::clone(self);
+                let (shared, time) = (Arc::clone(self), seconds_of(*seconds));
                 self.spawn(async move {
-                    tokio::time::sleep(seconds_of(seconds)).await;
+                    tokio::time::sleep(time).await;
                     if let Some(job) = shared.lock().tables.jobs.get_mut(&job) {
                         job.shown_status = None;
                         if !job.status.is_terminal() {

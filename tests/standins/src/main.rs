@@ -1,6 +1,8 @@
 //! The AAP stand-in as a program.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+#![allow(clippy::single_match_else, reason = "`match` reads better where both arms are long")]
+
+use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use fettle_standins::aap::{Config, Runner, Script, Standin, Tls};
@@ -39,7 +41,7 @@ struct Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
     match serve(Options::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

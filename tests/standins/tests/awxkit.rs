@@ -1,6 +1,8 @@
-//! The real executor, and the `awx` command line (awxkit from PyPI) against it: real playbooks on local hosts.
+//! The real executor, and the `awx` command line (awxkit from `PyPI`) against it: real playbooks on local hosts.
 //!
-//! Needs Python 3.11 and PyPI once; the environments are kept under `~/.cache/fettle/venv`.
+//! Needs Python 3.11 and `PyPI` once; the environments are kept under `~/.cache/fettle/venv`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
     path::{Path, PathBuf},
@@ -28,7 +30,7 @@ fn config() -> Config {
         Timing { schedule_tick: 0.2, pending: 0.1, waiting: 0.1, event_lag: 0.2, explanation: 5.0, cancel: 0.1, dead_cancel: 1.0 };
     config.projects = vec![ProjectConfig { name: "tests".into(), path: here().join("playbooks"), ..Default::default() }];
     let local = json!({"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"});
-    config.inventories[0].variables = local.as_object().unwrap().clone();
+    config.inventories[0].variables.clone_from(local.as_object().unwrap());
     config.inventories[0].hosts.push(HostConfig { name: "old-1".into(), enabled: false, ..Default::default() });
     config.job_templates = ["hello", "sleep", "fail", "nomatch"]
         .map(|name| TemplateConfig {
@@ -185,7 +187,7 @@ async fn schedules_empty_plays_and_limits_as_ansible_has_them() {
     let ghost = aap.launch_by_hand("hello", &json!({"limit": "ghost"})).unwrap();
     let disabled = aap.launch_by_hand("hello", &json!({"limit": "old-1,web-1"})).unwrap();
     until(10, "the schedule has fired", || aap.jobs().len() == 4).await;
-    assert!(aap.settled(Duration::from_secs(120)).await);
+    assert!(aap.settled(Duration::from_mins(2)).await);
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     assert_eq!((status(&aap, empty), aap.summaries(empty).len()), (Status::Successful, 0));

@@ -4,6 +4,8 @@
 //! The recordings are data beside the repository (`../shared/reference/aap-samples`), or where `FETTLE_SAMPLES` says.
 //! `FETTLE_SKIP_SAMPLES=1` passes without them.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -117,7 +119,7 @@ const OUT_OF_SCOPE: &[(&[&str], &str)] = &[
     (&["metrics", "settings_jobs"], "read by people, not by the operator"),
 ];
 
-fn vars(value: Value) -> Map<String, Value> {
+fn vars(value: &Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap_or_default()
 }
 
@@ -134,6 +136,7 @@ fn template(id: i64, name: &str, inventory: Option<&str>, playbook: &str, ask: &
 }
 
 /// The recorded controller's objects under their recorded numbers, with the recorded tokens.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn config(samples: &Samples) -> Config {
     let host = |id: i64, name: &str| HostConfig { id: Some(id), name: name.into(), ..HostConfig::default() };
     let user = |id: i64, name: &str, role: Role, tokens: &[(&str, &str)], templates: &[&str]| UserConfig {
@@ -197,7 +200,7 @@ fn config(samples: &Samples) -> Config {
                 id: Some(2),
                 name: "fleet".into(),
                 organization: Some("Ops".into()),
-                variables: vars(json!({"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"})),
+                variables: vars(&json!({"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"})),
                 groups: vec![GroupConfig {
                     id: Some(1),
                     name: "web".into(),
@@ -662,7 +665,7 @@ impl Player<'_> {
             parts[at + 1] = self.job(id).to_string();
         }
         if recorded.starts_with("/api/v2/schedules/6/") {
-            parts[4] = "1".to_owned();
+            "1".clone_into(&mut parts[4]);
         }
         parts.join("/").replace(' ', "%20")
     }
@@ -881,24 +884,24 @@ async fn answers_are_as_recorded() {
     let aap = Standin::builder().config(config(&samples)).script(script).start().await.unwrap();
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let mut player = Player { aap: &aap, http, samples: &samples, jobs: BTreeMap::new() };
-    let (mut played, mut different) = (BTreeSet::new(), Vec::new());
+    let (mut compared, mut different) = (BTreeSet::new(), Vec::new());
     for step in steps() {
         if let Some((name, problems)) = player.step(step).await {
-            played.insert(name.to_owned());
+            compared.insert(name.to_owned());
             different.extend(problems.into_iter().map(|problem| format!("{name}: {problem}")));
         }
     }
     let out: BTreeSet<String> = OUT_OF_SCOPE.iter().flat_map(|(names, _)| names.iter().map(|name| (*name).to_owned())).collect();
-    let known: BTreeSet<String> = played.union(&out).cloned().collect();
+    let known: BTreeSet<String> = compared.union(&out).cloned().collect();
     let all: BTreeSet<String> = samples.0.keys().cloned().collect();
-    println!("{} of {} recorded answers compared, {} out of scope:", played.len(), all.len(), out.len());
+    println!("{} of {} recorded answers compared, {} out of scope:", compared.len(), all.len(), out.len());
     for (names, reason) in OUT_OF_SCOPE {
         println!("  {} ({reason}): {}", names.len(), names.join(" "));
     }
     for (sample, path, reason) in DIFFERENT {
         println!("  {sample}{path} may differ: {reason}");
     }
-    assert!(played.is_disjoint(&out), "both: {:?}", played.intersection(&out));
+    assert!(compared.is_disjoint(&out), "both: {:?}", compared.intersection(&out));
     assert_eq!(all.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "neither compared nor out of scope");
     assert!(different.is_empty(), "{} differences:\n{}", different.len(), different.join("\n"));
 }

@@ -1,5 +1,7 @@
 //! The stand-in as tests in one process use it: each trap and fault, seen from a plain HTTP client.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use fettle_standins::aap::{Action, Config, Fault, Flavour, HostResult, Outcome, Running, Script, Standin, Status};

@@ -22,7 +22,7 @@ impl Config {
         };
         let host = |name: &str, role: &str| HostConfig {
             name: name.to_owned(),
-            variables: vars(json!({"patch_group": "5", "fettle_role": role, "ansible_host": format!("{name}.bed.test")})),
+            variables: vars(&json!({"patch_group": "5", "fettle_role": role, "ansible_host": format!("{name}.bed.test")})),
             ..HostConfig::default()
         };
         let group = |name: &str, hosts: &[&str]| GroupConfig {
@@ -54,6 +54,6 @@ impl Config {
     }
 }
 
-fn vars(value: serde_json::Value) -> Vars {
+fn vars(value: &serde_json::Value) -> Vars {
     value.as_object().cloned().unwrap_or_default()
 }

@@ -300,7 +300,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, reset: Arc<Atom
         for effect in effects {
             match effect {
                 Effect::Wake => worker.wake.notify_one(),
-                Effect::Cancel(job, fault) => worker.cancel_running(job, fault),
+                Effect::Cancel(job, fault) => worker.cancel_running(job, fault.as_ref()),
                 Effect::Slow(_) => {}
             }
         }

@@ -58,6 +58,7 @@ impl Status {
 }
 
 /// One job, or the workflow of a sliced launch.
+#[expect(clippy::struct_excessive_bools, reason = "the columns of a table")]
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Job {
     /// Number, shared by jobs and workflow jobs.
@@ -246,6 +247,7 @@ pub struct Schedule {
 }
 
 /// A token made through the API.
+#[expect(clippy::struct_field_names, reason = "the words of the API")]
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Token {
     /// Number.

@@ -152,7 +152,7 @@ impl World {
         let workflow = job.id;
         for number in 1..=slices {
             let mut slice = self.blank_job(template, prompts, origin, now);
-            slice.launch_type = "workflow".to_owned();
+            "workflow".clone_into(&mut slice.launch_type);
             slice.workflow_job = Some(workflow);
             slice.allow_simultaneous = true;
             slice.slice_number = number;
@@ -340,7 +340,7 @@ impl World {
                 job.finished = Some(now);
                 job.event_processing_finished = true;
                 if *status == Status::Failed {
-                    job.explanation = "No error handling paths found, marking workflow as failed".to_owned();
+                    "No error handling paths found, marking workflow as failed".clone_into(&mut job.explanation);
                 }
             }
         }

@@ -402,8 +402,8 @@ fn create_schedule(api: &mut Api<'_>, mut body: Map<String, Value>) -> Answer {
     if name.chars().count() > 512 {
         errors.insert("name".to_owned(), json!(["Ensure this field has no more than 512 characters."]));
     }
-    let rrule = body.get("rrule").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let rule = Rule::parse(&rrule);
+    let text = body.get("rrule").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let rule = Rule::parse(&text);
     if let Err(message) = &rule
         && !errors.contains_key("rrule")
     {
@@ -444,7 +444,7 @@ fn create_schedule(api: &mut Api<'_>, mut body: Map<String, Value>) -> Answer {
         template: template.id,
         next_run: rule.next_after(api.now).filter(|_| enabled),
         rule,
-        rrule,
+        rrule: text,
         enabled,
         prompts,
         created_by: api.user.id,

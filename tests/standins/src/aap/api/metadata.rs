@@ -2,8 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+/// Names and types of fields.
+type Table = &'static [(&'static str, &'static str)];
+
 /// Fields of a launch, as `OPTIONS …/launch/` describes them.
-const LAUNCH: &[(&str, &str)] = &[
+const LAUNCH: Table = &[
     ("extra_vars", "json"),
     ("inventory", "id"),
     ("scm_branch", "string"),
@@ -23,7 +26,7 @@ const LAUNCH: &[(&str, &str)] = &[
     ("instance_groups", "field"),
 ];
 
-const LAUNCH_FORM: &[(&str, &str)] = &[
+const LAUNCH_FORM: Table = &[
     ("can_start_without_user_input", "boolean"),
     ("passwords_needed_to_start", "field"),
     ("ask_scm_branch_on_launch", "boolean"),
@@ -51,9 +54,9 @@ const LAUNCH_FORM: &[(&str, &str)] = &[
 ];
 
 /// Fields that lists can be filtered by, for resources without a table of their own.
-const COMMON: &[(&str, &str)] = &[("id", "integer"), ("type", "choice"), ("url", "string"), ("name", "string"), ("description", "string")];
+const COMMON: Table = &[("id", "integer"), ("type", "choice"), ("url", "string"), ("name", "string"), ("description", "string")];
 
-const JOB: &[(&str, &str)] = &[
+const JOB: Table = &[
     ("id", "integer"),
     ("type", "choice"),
     ("url", "string"),
@@ -73,10 +76,9 @@ const JOB: &[(&str, &str)] = &[
 /// What `OPTIONS` says of a resource.
 pub(super) fn describe(segments: &[&str]) -> Value {
     let launch = segments.len() == 3 && segments[2] == "launch";
-    let (get, post): (&[(&str, &str)], &[(&str, &str)]) = match segments {
+    let (get, post): (Table, Table) = match segments {
         ["job_templates", _, "launch"] => (LAUNCH_FORM, LAUNCH),
         ["jobs" | "unified_jobs" | "workflow_jobs"] => (JOB, &[]),
-        [_] => (COMMON, &[]),
         _ => (COMMON, &[]),
     };
     let resource = segments.first().copied().unwrap_or_default();
@@ -96,7 +98,7 @@ pub(super) fn describe(segments: &[&str]) -> Value {
     description
 }
 
-fn fields(table: &[(&str, &str)], write: bool) -> Value {
+fn fields(table: Table, write: bool) -> Value {
     let mut fields = Map::new();
     for (name, kind) in table {
         let mut field = json!({

@@ -130,9 +130,13 @@ pub(super) fn filter(list: List, rows: Vec<Row>, query: &[(String, String)]) -> 
             return Err(Reply::detail(403, &format!("Filtering on {secret} is not allowed.")));
         }
         let lookup = match parts.last() {
-            Some(last) if parts.len() > 1 && LOOKUPS.contains(last) => parts.pop().unwrap_or("exact"),
+            Some(end) if parts.len() > 1 && LOOKUPS.contains(end) => parts.pop().unwrap_or("exact"),
             _ => "exact",
         };
+        if lookup.ends_with("regex") {
+            // Answered with an error, not with a list that is silently wrong.
+            return Err(Reply::detail(501, "the stand-in has no regular expressions"));
+        }
         conditions.push((either, not, parts, lookup, value.as_str()));
     }
     if let (Some(row), false) = (rows.first(), conditions.is_empty()) {
@@ -241,8 +245,6 @@ fn holds(value: &Value, lookup: &str, wanted: &str) -> bool {
         "lte" => order().is_some_and(Ordering::is_le),
         "in" => wanted.split(',').any(|wanted| equal(value, wanted)),
         "isnull" => value.is_null() == truth(wanted).unwrap_or(false),
-        // Regular expressions are not offered: no client of ours uses them.
-        "regex" | "iregex" => false,
         _ => equal(value, wanted),
     }
 }

@@ -40,7 +40,7 @@ fn write_python(value: &Value, text: &mut String) {
                 text.push(character);
             } else {
                 for unit in character.encode_utf16(&mut [0; 2]) {
-                    text.push_str(&format!("\\u{unit:04x}"));
+                    *text += &format!("\\u{unit:04x}");
                 }
             }
         }
@@ -484,6 +484,7 @@ impl View<'_> {
     }
 
     /// A job template; `detail` adds what only its own page shows.
+    #[expect(clippy::too_many_lines, reason = "a list of fields")]
     pub(super) fn template(&self, template: &Template, detail: bool) -> Value {
         let (url, config) = (self.url("job_templates", template.id), &template.config);
         let mut related = below(

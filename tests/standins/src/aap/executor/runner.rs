@@ -210,12 +210,12 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 fn extra_vars(assignment: &Assignment) -> String {
     let mut text = String::from("{");
     for (name, value) in &assignment.extra_vars {
-        text.push_str(&format!("{}: ", Value::from(name.as_str())));
+        text += &format!("{}: ", Value::from(name.as_str()));
         write_unsafe(value, &mut text);
         text.push_str(", ");
     }
     for (name, value) in &assignment.meta_vars {
-        text.push_str(&format!("{}: {value}, ", Value::from(name.as_str())));
+        text += &format!("{}: {value}, ", Value::from(name.as_str()));
     }
     text.push_str("}\n");
     text
@@ -223,7 +223,7 @@ fn extra_vars(assignment: &Assignment) -> String {
 
 fn write_unsafe(value: &Value, text: &mut String) {
     match value {
-        Value::String(string) => text.push_str(&format!("!unsafe {}", Value::from(string.as_str()))),
+        Value::String(string) => *text += &format!("!unsafe {}", Value::from(string.as_str())),
         Value::Array(items) => {
             text.push('[');
             for item in items {
@@ -235,7 +235,7 @@ fn write_unsafe(value: &Value, text: &mut String) {
         Value::Object(fields) => {
             text.push('{');
             for (name, item) in fields {
-                text.push_str(&format!("{}: ", Value::from(name.as_str())));
+                *text += &format!("{}: ", Value::from(name.as_str()));
                 write_unsafe(item, text);
                 text.push_str(", ");
             }

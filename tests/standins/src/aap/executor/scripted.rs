@@ -276,7 +276,7 @@ fn recap(hosts: &BTreeMap<String, HostResult>, stats: &BTreeMap<&str, BTreeMap<&
             ("ignored", "ignored"),
         ]
         .map(|(word, kind)| format!("{:<width$}", format!("{word}={}", count(kind)), width = word.len() + 5));
-        text.push_str(&format!("\r\n{host:<26} : {}", numbers.join("")));
+        text += &format!("\r\n{host:<26} : {}", numbers.concat());
     }
     text.push_str("\r\n");
     text
