@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use fettle_standins::aap::{CollectionConfig, Config, HostConfig, ProjectConfig, Runner, Running, Standin, Status, TemplateConfig, Timing};
+use fettle_standins::aap::{
+    Action, CollectionConfig, Config, Fault, HostConfig, ProjectConfig, Runner, Running, Standin, Status, TemplateConfig, Timing,
+};
 use serde_json::{Value, json};
 
 fn here() -> PathBuf {
@@ -42,6 +44,12 @@ fn config() -> Config {
             ..Default::default()
         })
         .to_vec();
+    config.job_templates.push(TemplateConfig {
+        name: "collection".into(),
+        inventory: Some("fleet".into()),
+        playbook: "fettle.patching.apply".into(),
+        ..Default::default()
+    });
     config.collections = vec![CollectionConfig::Source { name: "fettle.patching".into(), path: here().join("../../ansible") }];
     config
 }
@@ -185,8 +193,10 @@ async fn schedules_empty_plays_and_limits_as_ansible_has_them() {
     assert_eq!(code, 201, "{body}");
     let empty = aap.launch_by_hand("nomatch", &json!({})).unwrap();
     let ghost = aap.launch_by_hand("hello", &json!({"limit": "ghost"})).unwrap();
+    aap.fault(Fault::from(Action::ZeroHosts).of_template("collection"));
+    let collection = aap.launch_by_hand("collection", &json!({})).unwrap();
     let disabled = aap.launch_by_hand("hello", &json!({"limit": "old-1,web-1"})).unwrap();
-    until(10, "the schedule has fired", || aap.jobs().len() == 4).await;
+    until(10, "the schedule has fired", || aap.jobs().len() == 5).await;
     assert!(aap.settled(Duration::from_mins(2)).await);
     tokio::time::sleep(Duration::from_secs(1)).await;
 
@@ -195,6 +205,10 @@ async fn schedules_empty_plays_and_limits_as_ansible_has_them() {
     let body = get(&aap, &format!("/jobs/{ghost}/")).await;
     assert_eq!((&body["status"], &body["host_status_counts"]), (&json!("failed"), &Value::Null), "{body}");
     assert_eq!((status(&aap, disabled), aap.summaries(disabled).len()), (Status::Successful, 1));
+    // A collection's playbook is found by its full name; nobody is there to run it on.
+    let body = get(&aap, &format!("/jobs/{collection}/")).await;
+    assert_eq!((&body["status"], &body["host_status_counts"]), (&json!("successful"), &json!({})), "{body}");
+    assert_ne!(body["playbook_counts"]["play_count"], 0, "{body}");
     let fired = aap.jobs().into_iter().find(|job| job.launch_type == "scheduled").unwrap();
     let text = get(&aap, &format!("/jobs/{}/stdout/?format=txt_download", fired.id)).await;
     assert!(text.as_str().unwrap().contains("schedule fettle-k-apply"), "{text}");
