@@ -61,7 +61,7 @@ fn launch() -> LaunchRequest {
 
 /// Asks until the answer is as wanted.
 async fn until<T, F: Future<Output = T>>(ask: impl Fn() -> F, wanted: impl Fn(&T) -> bool) -> T {
-    for _ in 0..200 {
+    for _ in 0..1200 {
         let answer = ask().await;
         if wanted(&answer) {
             return answer;
@@ -77,7 +77,7 @@ async fn over(aap: &Aap, id: i64) -> Job {
 }
 
 async fn fenced(aap: &Aap, template: i64) -> Schedule {
-    let soon = aap.discover().await.unwrap().date.unwrap() + SignedDuration::from_secs(1);
+    let soon = aap.discover().await.unwrap().date.unwrap() + SignedDuration::from_secs(3);
     match aap.create_schedule(template, &schedule(soon)).await.unwrap().value {
         CreateSchedule::Created(schedule) => *schedule,
         CreateSchedule::AlreadyExists => panic!("it exists"),
@@ -92,7 +92,7 @@ async fn a_controller_is_recognised() {
     assert!(found.value.api_prefix.ends_with("/v2") && !found.value.install_uuid.is_empty());
     assert!(matches!(found.value.flavour, Flavour::Aap | Flavour::Awx));
     let skew = found.date.unwrap().duration_since(controller.now()).abs();
-    assert!(skew < SignedDuration::from_secs(3), "{skew}");
+    assert!(skew < SignedDuration::from_secs(20), "{skew}");
     assert_eq!(aap.me().await.unwrap().value.username, "read");
 
     let stranger = client(&controller, "no-such-token");
@@ -197,14 +197,14 @@ async fn a_fenced_launch_gives_one_job_however_often_it_is_asked_for() {
 
 #[tokio::test]
 async fn a_lost_answer_to_a_fenced_launch_is_mended_by_asking_again() {
-    for action in
-        [Action::DropResponse, Action::Truncate { bytes: 10 }, Action::Reset, Action::Status { code: 504, body: None, retry_after: None }]
-    {
+    let losses =
+        [Action::DropResponse, Action::Truncate { bytes: 10 }, Action::Reset, Action::Status { code: 504, body: None, retry_after: None }];
+    futures::future::join_all(losses.map(async |action| {
         let controller = controller().await;
         let aap = client(&controller, "execute-token");
         let apply = template(&aap, "apply").await;
         controller.fault(Fault::on("POST", "/schedules/", action.clone()));
-        let soon = controller.now() + SignedDuration::from_secs(1);
+        let soon = controller.now() + SignedDuration::from_secs(4);
         let error = aap.create_schedule(apply, &schedule(soon)).await.expect_err("lost");
         assert!(error.is_ambiguous(), "{action:?}: {error:?}");
         // made by the lost request, or by this one
@@ -213,7 +213,8 @@ async fn a_lost_answer_to_a_fenced_launch_is_mended_by_asking_again() {
         let ask = || async { aap.jobs_of_schedule(&schedule(soon).name).await.unwrap().value };
         until(ask, |jobs| jobs.len() == 1).await;
         assert_eq!(controller.jobs().len(), 1, "{action:?}");
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]

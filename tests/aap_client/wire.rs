@@ -176,7 +176,8 @@ impl State {
                 }
                 Do::Endless => {
                     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
-                    while stream.write_all(b"5\r\n[1,2,\r\n").await.is_ok() {}
+                    let chunk = format!("10000\r\n{}\r\n", "1".repeat(0x1_0000));
+                    while stream.write_all(chunk.as_bytes()).await.is_ok() {}
                     return;
                 }
                 Do::Close | Do::Later(..) => return,
