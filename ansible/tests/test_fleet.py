@@ -70,11 +70,11 @@ class Fleet:
         lines = {line["host"]: line for line in map(json.loads, report.read_text().splitlines())}
         return done.returncode, done.stdout + done.stderr, lines
 
-    def run(self, phase, **changes):
+    def run(self, phase, *options, **changes):
         """Run a change phase."""
         begin = time.time()
         variables = launch(phase, HOSTS, fettle_desired_kernel=self.new, fettle_not_after=int(time.time()) + 3600, **changes)
-        result = self.change.run(f"fettle.patching.{phase}", variables)
+        result = self.change.run(f"fettle.patching.{phase}", variables, *options)
         print(f"{phase}: {time.time() - begin:.0f} s, exit code {result.code}", flush=True)
         return result
 
@@ -116,9 +116,14 @@ def test_five_phases(fleet):
     journal = fleet.each("journalctl -q -u 'fettle-*' -o cat 2>/dev/null | head -5; ls /var/lib/fettle/runs/*-apply/transaction")
     assert all("status" in text for text in journal)
 
-    for index, name in enumerate(HOSTS):
-        fleet.change.hosts[name]["fettle_pre_reboot_commands"] = ["echo drained >> /var/tmp/hooks", "cat /proc/sys/kernel/random/boot_id >> /var/tmp/hooks"]
-        fleet.change.hosts[name]["fettle_post_reboot_commands"] = ["echo back >> /var/tmp/hooks", "cat /proc/sys/kernel/random/boot_id >> /var/tmp/hooks"]
+    for name in HOSTS:
+        for when, word in (("pre", "drained"), ("post", "back")):
+            commands = [f"echo {word} >> /var/tmp/hooks", "cat /proc/sys/kernel/random/boot_id >> /var/tmp/hooks"]
+            fleet.change.hosts[name][f"fettle_{when}_reboot_commands"] = commands
+    rehearsal = fleet.run("reboot", "--check", fettle_reboot_serial="3")
+    assert rehearsal.code == 0, rehearsal.output
+    assert rehearsal.guards() == dict.fromkeys(HOSTS, "check-mode")
+    assert fleet.boot_ids() == before
     result = fleet.run("reboot", fettle_reboot_serial="2", fettle_reboot_max_fail_percentage=0)
     assert result.code == 0, result.output
     assert result.guards() == dict.fromkeys(HOSTS, "executed")

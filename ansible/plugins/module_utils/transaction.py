@@ -69,8 +69,8 @@ class Transaction(object):
         return os.path.isdir(self.directory)
 
     def about(self):
-        """What the transaction is for; empty when it was cut off before it could say."""
-        return json.loads(read(self.path("about")) or "{}")
+        """What the transaction is for; of one that has not said so yet, that it is unknown."""
+        return json.loads(read(self.path("about")) or '{"action": "transaction", "kernel": "(unknown)"}')
 
     def status(self):
         """Exit code, None while there is none."""

@@ -157,8 +157,7 @@ class Kernel(object):
         problem = None
         packages = [] if not self.install else self.manager.candidates(self.name)
         if not packages:
-            if not self.module.check_mode:
-                problem = self.manager.refresh()
+            problem = "not read anew in check mode" if self.module.check_mode else self.manager.refresh()
             packages = self.manager.candidates(self.name)
         if not packages:
             cause = " (repositories: %s)" % problem if problem else ""
@@ -186,7 +185,7 @@ class Kernel(object):
         """Wait for the transaction of this run, and judge it when it is over."""
         if not self.own.wait(self.seconds()):
             about = self.own.about()
-            self.unfinished("%s of kernel %s is running" % (about.get("action", "transaction"), self.name), self.own)
+            self.unfinished("%(action)s of kernel %(kernel)s is running" % about, self.own)
         status = self.own.status()
         if status is None:
             self.broken("the transaction was cut off (by a reboot or a kill) before it ended")
