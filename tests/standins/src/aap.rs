@@ -296,6 +296,13 @@ impl Running {
         change(&mut self.shared.lock().catalog);
     }
 
+    /// Gives the installation another identity, as after a restore onto a new controller.
+    pub fn set_install_uuid(&self, uuid: &str) {
+        let mut world = self.shared.lock();
+        uuid.clone_into(&mut world.tables.install_uuid);
+        world.commit();
+    }
+
     /// Lets a held job go on to its results; also one that has not started yet.
     pub fn release(&self, job: i64) {
         let mut world = self.shared.lock();
@@ -557,19 +564,8 @@ impl Shared {
             }
         }
         let lag = seconds_of(lag);
-        let (late, mut delayed) = mpsc::unbounded_channel::<(Instant, Value)>();
         let mut writers = JoinSet::new();
-        let shared = Arc::clone(&self);
-        writers.spawn(async move {
-            while let Some((due, event)) = delayed.recv().await {
-                tokio::time::sleep_until(due).await;
-                let mut world = shared.lock();
-                world.record_event(job, event, shared.clock.now());
-                if delayed.is_empty() {
-                    world.commit_events(job);
-                }
-            }
-        });
+        let late = Late { lag, queues: std::array::from_fn(|_| self.start_writer(job, &mut writers)) };
 
         let deadline = async {
             match u64::try_from(timeout) {
@@ -582,7 +578,7 @@ impl Shared {
         let outcome = loop {
             tokio::select! {
                 biased;
-                Some(news) = inbox.recv() => self.take_news(job, news, lag, &late),
+                Some(news) = inbox.recv() => self.take_news(job, news, &late),
                 outcome = &mut run => break outcome,
                 () = &mut deadline, if !timed_out => {
                     timed_out = true;
@@ -593,7 +589,7 @@ impl Shared {
             }
         };
         while let Ok(news) = inbox.try_recv() {
-            self.take_news(job, news, lag, &late);
+            self.take_news(job, news, &late);
         }
         drop(late);
         if early > 0.0 {
@@ -616,7 +612,24 @@ impl Shared {
         world.commit_events(job);
     }
 
-    fn take_news(&self, job: i64, news: News, lag: Duration, late: &mpsc::UnboundedSender<(Instant, Value)>) {
+    /// Starts one of the writers of a job's events.
+    fn start_writer(self: &Arc<Self>, job: i64, writers: &mut JoinSet<()>) -> mpsc::UnboundedSender<(Instant, Value)> {
+        let (queue, mut delayed) = mpsc::unbounded_channel::<(Instant, Value)>();
+        let shared = Arc::clone(self);
+        writers.spawn(async move {
+            while let Some((due, event)) = delayed.recv().await {
+                tokio::time::sleep_until(due).await;
+                let mut world = shared.lock();
+                world.record_event(job, event, shared.clock.now());
+                if delayed.is_empty() {
+                    world.commit_events(job);
+                }
+            }
+        });
+        queue
+    }
+
+    fn take_news(&self, job: i64, news: News, late: &Late) {
         match news {
             News::Event(event) => {
                 if let Some(artifacts) = event.pointer("/event_data/artifact_data").and_then(Value::as_object)
@@ -624,7 +637,7 @@ impl Shared {
                 {
                     job.artifacts.clone_from(artifacts);
                 }
-                let _ = late.send((Instant::now() + lag, event));
+                late.send(event);
             }
             News::Command { args, cwd, env } => {
                 if let Some(job) = self.lock().tables.jobs.get_mut(&job) {
@@ -688,6 +701,28 @@ impl Shared {
                 });
             }
         }
+    }
+}
+
+/// The writers of a job's events. They share the events by counter and are not equally fast: while a job runs, rows are
+/// missing between others.
+struct Late {
+    lag: Duration,
+    queues: [mpsc::UnboundedSender<(Instant, Value)>; 4],
+}
+
+impl Late {
+    fn send(&self, event: Value) {
+        let counter = event.get("counter").and_then(Value::as_u64).unwrap_or(0);
+        let [first, second, third, fourth] = &self.queues;
+        let (quarters, queue) = match counter % 4 {
+            0 => (4, first),
+            1 => (6, second),
+            2 => (5, third),
+            _ => (7, fourth),
+        };
+        // The writers are gone only when the whole stand-in is.
+        let _ = queue.send((Instant::now() + self.lag * quarters / 4, event));
     }
 }
 

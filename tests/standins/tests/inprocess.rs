@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use fettle_standins::aap::{Action, Config, Fault, Flavour, HostResult, Outcome, Running, Script, Standin, Status};
+use fettle_standins::aap::{Action, Config, Fault, Flavour, HostResult, Outcome, Running, Script, Standin, Status, Timing};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -207,6 +207,10 @@ async fn past_and_disabled_schedules_never_run() {
     let path = format!("/schedules/{}/", soon["id"]);
     let (status, off) = client.send(Method::PATCH, &path, Some(json!({"enabled": false}))).await.unwrap();
     assert_eq!((status.as_u16(), &off["enabled"], &off["next_run"]), (200, &json!(false), &Value::Null));
+    let (_, other) = client.send(Method::PATCH, &path, Some(json!({"limit": "db-1"}))).await.unwrap();
+    assert_eq!((&other["limit"], &other["enabled"]), (&json!("db-1"), &json!(false)));
+    let (status, _) = client.send(Method::PATCH, &path, Some(json!({"forks": 3}))).await.unwrap();
+    assert_eq!(status.as_u16(), 400, "not prompted for");
     tokio::time::sleep(Duration::from_millis(3200)).await;
     assert!(aap.jobs().is_empty());
 }
@@ -423,6 +427,8 @@ async fn sliced_launches_are_workflows() {
 async fn lists_filter_page_and_trap() {
     let aap = started().await;
     let client = Client::new(&aap, "execute-token");
+    assert_eq!(client.get("/jobs/?schedule__name=x").await.1["count"], 0);
+    assert_eq!(client.get("/jobs/?nope=1").await.0, 400, "an empty list refuses too");
     for limit in ["web-1", "web-2", "web-1"] {
         let job = client.launch("apply", json!({"limit": limit})).await;
         client.until(job, OVER).await;
@@ -531,4 +537,58 @@ async fn the_example_file_is_a_configuration() {
     let (_, script) = read.get("/inventories/fleet++Ops/script/?hostvars=1&all=1").await;
     assert_eq!(script["_meta"]["hostvars"]["web-1"]["patch_group"], "5");
     assert_eq!(script["web"]["vars"]["fettle_role"], "web");
+}
+
+#[tokio::test]
+async fn events_come_with_gaps_while_a_job_runs() {
+    let aap = held().await;
+    aap.fault(Action::EventLag { seconds: 0.4 });
+    let client = Client::new(&aap, "execute-token");
+    let job = client.launch("apply", json!({})).await;
+    let counters = async || -> Vec<i64> {
+        let (_, events) = client.get(&format!("/jobs/{job}/job_events/?order_by=counter&page_size=200")).await;
+        events["results"].as_array().unwrap().iter().map(|row| row["counter"].as_i64().unwrap()).collect()
+    };
+    let mut gaps = false;
+    for _ in 0..100 {
+        let seen = counters().await;
+        gaps |= seen.iter().zip(1..).any(|(counter, expected)| *counter != expected);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(gaps, "every look showed all counters up to the last");
+    aap.release(job);
+    client.complete(job).await;
+    let seen = counters().await;
+    assert!(seen.iter().zip(1..).all(|(counter, expected)| *counter == expected), "{seen:?}");
+}
+
+#[tokio::test]
+async fn answers_carry_the_controllers_time_and_the_callers_request() {
+    let origin = "2030-05-06T07:08:09Z".parse().unwrap();
+    let aap = Standin::builder().config(Config::example()).clock(origin).start().await.unwrap();
+    let client = Client::new(&aap, "read-token");
+    let send = async |id: &str| {
+        let request = client.http.get(format!("{}/api/v2/me/", aap.url)).bearer_auth(client.token);
+        request.header("X-API-Request-Id", id).send().await.unwrap()
+    };
+    let id = "0f5b1a4e-6a0e-4b0b-9c57-3b1f0a1c2d3e";
+    let answer = send(id).await;
+    assert_eq!(answer.headers()["x-api-request-id"].to_str().unwrap(), id);
+    assert!(answer.headers()["date"].to_str().unwrap().starts_with("Mon, 06 May 2030 07:08:"), "{:?}", answer.headers());
+    assert_ne!(send("not-a-uuid").await.headers()["x-api-request-id"].to_str().unwrap(), "not-a-uuid");
+    aap.set_install_uuid("another");
+    assert_eq!(client.get("/ping/").await.1["install_uuid"], "another");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hours_pass_at_once_where_time_is_paused() {
+    let config = Config { timing: Timing::default(), ..Config::example() };
+    let aap = Standin::builder().config(config).script(|job| Script::new(job).taking(Duration::from_hours(2))).start().await.unwrap();
+    let began = aap.now();
+    let job = aap.launch_by_hand("apply", &json!({})).unwrap();
+    assert!(aap.settled(Duration::from_hours(3)).await);
+    let job = aap.jobs().into_iter().find(|other| other.id == job).unwrap();
+    assert_eq!(job.status, Status::Successful);
+    assert!(aap.now().duration_since(began) >= jiff::SignedDuration::from_hours(2));
+    assert!(job.finished.unwrap().duration_since(job.started.unwrap()) >= jiff::SignedDuration::from_hours(2));
 }

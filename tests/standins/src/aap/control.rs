@@ -29,9 +29,9 @@ pub(super) fn answer(shared: &Arc<Shared>, path: &str, call: &Call) -> Reply {
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match (call.method.as_str(), segments.as_slice()) {
         ("GET", ["health"]) => Reply::json(200, json!({"status": "ok", "version": shared.version})),
-        ("POST", ["faults"]) => match serde_json::from_slice::<Fault>(&call.body) {
+        ("POST", ["faults"]) => match Fault::from_json(&call.body) {
             Ok(fault) => Reply::json(201, json!({"id": shared.add_fault(fault)})),
-            Err(error) => Reply::json(400, json!({"detail": error.to_string()})),
+            Err(error) => Reply::json(400, json!({"detail": error})),
         },
         ("GET", ["faults"]) => {
             let world = shared.lock();

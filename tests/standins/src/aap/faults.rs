@@ -171,6 +171,20 @@ impl From<Action> for Fault {
 }
 
 impl Fault {
+    /// Reads a fault; a key that no fault has is an error, because a misspelt condition would strike everything.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn from_json(text: &[u8]) -> Result<Self, String> {
+        let given: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let fault: Self = serde_json::from_value(given.clone().into()).map_err(|error| error.to_string())?;
+        let known = serde_json::to_value(&fault).map_err(|error| error.to_string())?;
+        match given.keys().find(|key| known.get(key.as_str()).is_none()) {
+            Some(key) => Err(format!("the fault has no {key:?}")),
+            None => Ok(fault),
+        }
+    }
+
     /// A fault on requests: strikes the first match, once.
     pub fn on(method: &str, path: &str, action: Action) -> Self {
         Self { method: Some(method.to_owned()), path: Some(path.to_owned()), ..action.into() }
@@ -239,7 +253,7 @@ impl Faults {
     pub fn on_request(&mut self, method: &str, path: &str) -> Option<Action> {
         self.strike(Target::Request, |fault| {
             fault.method.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
-                && fault.path.as_deref().is_none_or(|pattern| matches(pattern, path))
+                && fault.path.as_deref().is_none_or(|pattern| matches(short(pattern), path))
         })
         .into_iter()
         .next()
@@ -268,6 +282,11 @@ impl Faults {
         }
         struck
     }
+}
+
+/// A pattern without the API prefix, which people write from habit.
+fn short(pattern: &str) -> &str {
+    ["/api/controller/v2", "/api/v2"].iter().find_map(|prefix| pattern.strip_prefix(prefix)).unwrap_or(pattern)
 }
 
 /// Whether a path matches a pattern with `*`.
@@ -300,6 +319,16 @@ mod tests {
             struck.push(faults.on_request(method, path).is_some());
         }
         assert_eq!(struck, [false, false, false, true, true, false]);
+    }
+
+    #[test]
+    fn a_misspelt_condition_is_refused() {
+        assert!(Fault::from_json(br#"{"action": "reset", "paths": "/me/"}"#).unwrap_err().contains("paths"));
+        let fault = Fault::from_json(br#"{"action": "reset", "path": "/api/v2/me/", "method": "GET"}"#).unwrap();
+        let mut faults = Faults::default();
+        faults.add(fault);
+        assert_eq!(faults.on_request("GET", "/jobs/"), None);
+        assert_eq!(faults.on_request("GET", "/me/"), Some(Action::Reset));
     }
 
     #[test]

@@ -547,6 +547,16 @@ fn change_schedule(api: &mut Api<'_>, mut schedule: Schedule, body: &Map<String,
         }
         name.clone_into(&mut schedule.name);
     }
+    let mut prompted = body.clone();
+    prompted.remove("extra_vars");
+    if let Some(data) = prompted.remove("extra_data") {
+        prompted.insert("extra_vars".to_owned(), data);
+    }
+    if PROMPTS.iter().any(|(field, ..)| prompted.contains_key(*field))
+        && let Some(template) = api.world.catalog.templates.get(&schedule.template).cloned()
+    {
+        schedule.prompts.extend(schedule_prompts(api, &template, &prompted)?);
+    }
     schedule.next_run = if schedule.enabled { schedule.rule.next_after(api.now) } else { None };
     schedule.modified = api.now;
     api.world.tables.schedules.insert(schedule.id, schedule.clone());

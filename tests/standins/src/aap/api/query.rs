@@ -139,11 +139,9 @@ pub(super) fn filter(list: List, rows: Vec<Row>, query: &[(String, String)]) -> 
         }
         conditions.push((either, not, parts, lookup, value.as_str()));
     }
-    if let (Some(row), false) = (rows.first(), conditions.is_empty()) {
-        for (_, _, path, ..) in &conditions {
-            if let Some(name) = path.first().filter(|name| field(row, name).is_none()) {
-                return Err(Reply::detail(400, &format!("{} has no field named '{name}'", list.model)));
-            }
+    for (_, _, path, ..) in &conditions {
+        if let Some(name) = path.first().filter(|name| !knows(list, rows.first(), name)) {
+            return Err(no_such_field(list, name));
         }
     }
     let search = query.iter().find(|(key, _)| key == "search").map(|(_, value)| value.to_lowercase());
@@ -171,12 +169,10 @@ fn sort(list: List, rows: &mut [Row], order: &str) -> Result<(), Reply> {
         .map(|key| key.strip_prefix('-').map_or((key, false), |key| (key, true)))
         .filter(|(key, _)| !key.is_empty())
         .collect();
-    if let Some(row) = rows.first() {
-        for (key, _) in &keys {
-            let first = key.split("__").next().unwrap_or(key);
-            if field(row, first).is_none() {
-                return Err(Reply::detail(400, &format!("{} has no field named '{first}'", list.model)));
-            }
+    for (key, _) in &keys {
+        let first = key.split("__").next().unwrap_or(key);
+        if !knows(list, rows.first(), first) {
+            return Err(no_such_field(list, first));
         }
     }
     rows.sort_by(|a, b| {
@@ -192,6 +188,66 @@ fn sort(list: List, rows: &mut [Row], order: &str) -> Result<(), Reply> {
         Ordering::Equal
     });
     Ok(())
+}
+
+/// Fields of the lists that are asked when they may be empty: a wrong field is refused then too.
+const FIELDS: &[(&[&str], &[&str])] = &[
+    (
+        &["Job", "UnifiedJob", "WorkflowJob"],
+        &[
+            "id",
+            "type",
+            "name",
+            "status",
+            "failed",
+            "created",
+            "modified",
+            "started",
+            "finished",
+            "canceled_on",
+            "elapsed",
+            "launch_type",
+            "limit",
+            "job_type",
+            "playbook",
+            "unified_job_template",
+            "job_template",
+            "inventory",
+            "project",
+            "organization",
+            "schedule",
+            "labels",
+            "created_by",
+            "job_tags",
+            "skip_tags",
+            "unified_job_node",
+            "description",
+            "verbosity",
+            "forks",
+            "timeout",
+            "webhook_guid",
+            "job_explanation",
+            "execution_node",
+        ],
+    ),
+    (&["Schedule"], &["id", "name", "unified_job_template", "enabled", "next_run", "created", "modified", "created_by", "rrule"]),
+    (
+        &["JobEvent"],
+        &["id", "event", "counter", "start_line", "end_line", "created", "failed", "changed", "host", "host_name", "task", "uuid"],
+    ),
+    (&["JobHostSummary"], &["id", "host", "host_name", "failed", "dark", "failures", "ok", "changed", "created"]),
+];
+
+fn knows(list: List, row: Option<&Row>, name: &str) -> bool {
+    match (row, FIELDS.iter().find(|(models, _)| models.contains(&list.model))) {
+        (Some(row), _) => field(row, name).is_some(),
+        (None, Some((_, fields))) => fields.contains(&name),
+        (None, None) => true,
+    }
+}
+
+fn no_such_field(list: List, name: &str) -> Reply {
+    Reply::detail(400, &format!("{} has no field named '{name}'", list.model))
 }
 
 fn field<'r>(row: &'r Row, name: &str) -> Option<&'r Value> {
