@@ -15,11 +15,11 @@ pub mod types {
     pub const RECONCILING: &str = "Reconciling";
     /// Present, and true, only when no retry will help (kstatus: `Failed`).
     pub const STALLED: &str = "Stalled";
-    /// The controller answers. AutomationConnection only.
+    /// The controller answers. `AutomationConnection` only.
     pub const REACHABLE: &str = "Reachable";
-    /// The controller accepts the read credentials. AutomationConnection only.
+    /// The controller accepts the read credentials. `AutomationConnection` only.
     pub const AUTHENTICATED: &str = "Authenticated";
-    /// Every configured template can be launched as it must be. AutomationConnection only.
+    /// Every configured template can be launched as it must be. `AutomationConnection` only.
     pub const TEMPLATES_READY: &str = "TemplatesReady";
 }
 

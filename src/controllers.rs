@@ -57,16 +57,11 @@ impl Context {
 
 /// A Kubernetes error for people: reason and message, never a dump.
 pub fn brief(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => {
-            let text = format!("{}: {}", status.reason, status.message);
-            text.chars().take(400).collect()
-        }
-        other => {
-            let name: String = format!("{other:?}").chars().take_while(char::is_ascii_alphanumeric).collect();
-            format!("the API server could not be asked ({name})")
-        }
+    if let kube::Error::Api(status) = error {
+        return format!("{}: {}", status.reason, status.message).chars().take(400).collect();
     }
+    let name: String = format!("{error:?}").chars().take_while(char::is_ascii_alphanumeric).collect();
+    format!("the API server could not be asked ({name})")
 }
 
 /// Waits that grow with failures in a row.
@@ -79,7 +74,7 @@ pub mod backoff {
     use super::Duration;
 
     const FIRST: Duration = Duration::from_secs(2);
-    const LONGEST: Duration = Duration::from_secs(300);
+    const LONGEST: Duration = Duration::from_mins(5);
 
     /// Failures in a row, by object.
     #[derive(Default)]

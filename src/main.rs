@@ -45,14 +45,13 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let (client, _) = client().await?;
             http::serve(args, client, stop_signal()?.cancelled_owned()).await?;
         }
-        Command::Crds { dir } => crds(dir)?,
+        Command::Crds { dir } => crds(dir.as_deref())?,
         Command::Version => print(&format!("fettle {}\n", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(())
 }
 
 /// The cluster, by service account or kubeconfig. Repeats no request by itself: some of ours create things. Also where its API server is.
-#[expect(clippy::disallowed_methods, reason = "the client is built here, once")]
 async fn client() -> Result<(kube::Client, Vec<Denied>), Box<dyn Error>> {
     let mut config = kube::Config::infer().await?;
     config.default_retry = false;
@@ -81,10 +80,10 @@ fn stop_signal() -> Result<CancellationToken, std::io::Error> {
     Ok(token)
 }
 
-fn crds(dir: Option<std::path::PathBuf>) -> Result<(), Box<dyn Error>> {
+fn crds(dir: Option<&std::path::Path>) -> Result<(), Box<dyn Error>> {
     for crd in api::all() {
         let text = yaml::to_string(&crd)?;
-        match &dir {
+        match dir {
             Some(dir) => std::fs::write(dir.join(format!("{}.yaml", crd.spec.names.plural)), text)?,
             None => print(&format!("---\n{text}"))?,
         }

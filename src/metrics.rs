@@ -102,7 +102,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The metrics as OpenMetrics text.
+    /// The metrics as `OpenMetrics` text.
     pub fn render(&self) -> String {
         let mut text = String::new();
         // writing to a String does not fail

@@ -88,7 +88,7 @@ use super::shared::{LocalRef, NameOrId, Span};
         .message("attempt may only grow: a higher number runs everything once more, a lower one means nothing")
 )]
 pub struct PatchRunSpec {
-    /// The AutomationConnection to use, in the same namespace. Immutable.
+    /// The `AutomationConnection` to use, in the same namespace. Immutable.
     pub connection: LocalRef,
 
     /// The patch group, a number or a name, as the inventory's group variable has it (or an inventory group, see `groupBy` of the connection). Give this or `hosts`. Immutable.

@@ -42,8 +42,8 @@ reasons! {
     Suspended: "`spec.suspend` is true; no further phase starts.", "Set `spec.suspend` to false.";
     Paused: "All launches are paused in the operator's configuration.", "Set `PAUSE` to \"false\" in the ConfigMap `fettle-config`.";
     TooEarly: "`spec.startAfter` has not come.", "";
-    ConnectionNotFound: "The AutomationConnection does not exist in this namespace.", "Create it, or create a new PatchRun that names another one.";
-    ConnectionInvalid: "The AutomationConnection cannot be used as it is.", "Read the message; `kubectl describe` the connection.";
+    ConnectionNotFound: "The `AutomationConnection` does not exist in this namespace.", "Create it, or create a new PatchRun that names another one.";
+    ConnectionInvalid: "The `AutomationConnection` cannot be used as it is.", "Read the message; `kubectl describe` the connection.";
     ConnectionChanged: "The connection now leads to another controller, inventory or template than this run was launched with.", "Put it back, or cancel the run.";
     ControllerUnreachable: "The controller does not answer.", "Check url, network and certificate of the connection.";
     AwaitingCredentials: "The credentials of the change phases are not there.", "Create the Secret that the message names; it may be removed after the run.";

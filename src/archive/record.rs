@@ -20,7 +20,7 @@ pub struct Record {
     pub name: String,
     /// Attempt of the PatchRun.
     pub attempt: i32,
-    /// Name of the AutomationConnection.
+    /// Name of the `AutomationConnection`.
     pub connection: String,
     /// The group, as the PatchRun has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! Looks after an AutomationConnection: reachable, authenticated, templates fit. Reads the controller, writes status only.
+//! Looks after an `AutomationConnection`: reachable, authenticated, templates fit. Reads the controller, writes status only.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -147,7 +147,7 @@ pub async fn run(controller: Controller<DeserializeGuard<AutomationConnection>>,
             guarded,
             |_, error, _| {
                 let _: &std::convert::Infallible = error;
-                Action::requeue(Duration::from_secs(60))
+                Action::requeue(Duration::from_mins(1))
             },
             ctx,
         )
@@ -160,7 +160,7 @@ async fn guarded(object: Arc<DeserializeGuard<AutomationConnection>>, ctx: Arc<C
         Ok(connection) => connection,
         Err(invalid) => {
             tracing::error!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = %invalid.error, "an AutomationConnection cannot be read");
-            return Ok(Action::requeue(Duration::from_secs(600)));
+            return Ok(Action::requeue(Duration::from_mins(10)));
         }
     };
     let uid = connection.uid().unwrap_or_default();

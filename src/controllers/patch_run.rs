@@ -36,7 +36,7 @@ use decide::{Decision, Step};
 /// Reconciles at the same time.
 const CONCURRENCY: u16 = 16;
 /// Longest time one reconcile may take: longer than the longest request.
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_mins(5);
 
 /// Why a reconcile stopped; every variant is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ pub enum Error {
         /// The step.
         step: &'static str,
         /// What went wrong.
-        source: aap::Error,
+        source: Box<aap::Error>,
     },
     /// A step failed in the archive.
     #[error("{step}")]
@@ -128,7 +128,7 @@ async fn report(ctx: &Context, run: &PatchRun, before: &PatchRunStatus, after: &
     let reason = conditions::find(&after.conditions, conditions::types::SUCCEEDED);
     tracing::info!(
         state = ?after.state,
-        phase = after.phase.map(|p| p.as_str()),
+        phase = after.phase.map(super::super::api::patch_run::Phase::as_str),
         reason = reason.map(|c| c.reason.as_str()),
         message = reason.map(|c| c.message.as_str()),
         "transition"
@@ -165,7 +165,7 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
             guarded,
             |_, error, _| {
                 let _: &std::convert::Infallible = error;
-                Action::requeue(Duration::from_secs(60))
+                Action::requeue(Duration::from_mins(1))
             },
             ctx,
         )
@@ -179,7 +179,7 @@ async fn guarded(object: Arc<DeserializeGuard<PatchRun>>, ctx: Arc<Context>) -> 
         Ok(run) => run.clone(),
         Err(invalid) => {
             tracing::error!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = %invalid.error, "a PatchRun cannot be read");
-            return Ok(Action::requeue(Duration::from_secs(600)));
+            return Ok(Action::requeue(Duration::from_mins(10)));
         }
     };
     let (namespace, name) = (run.namespace().unwrap_or_default(), run.name_any());
@@ -197,8 +197,8 @@ async fn guarded(object: Arc<DeserializeGuard<PatchRun>>, ctx: Arc<Context>) -> 
         Err(_) => Err(Error::Broken("took too long")),
     };
     ctx.metrics.reconcile_seconds.observe(started.elapsed().as_secs_f64());
-    let word = if result.is_ok() { "success" } else { "error" };
-    ctx.metrics.reconciles.get_or_create(&ReconcileLabels { controller: "patchrun", result: word }).inc();
+    let outcome = if result.is_ok() { "success" } else { "error" };
+    ctx.metrics.reconciles.get_or_create(&ReconcileLabels { controller: "patchrun", result: outcome }).inc();
     Ok(match result {
         Ok(action) => {
             ctx.backoff.succeeded(&uid);

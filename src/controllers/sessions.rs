@@ -31,7 +31,7 @@ const FRESH: Duration = Duration::from_secs(15);
 /// How old a row of the job board may be.
 const ROW_AGE: Duration = Duration::from_millis(1500);
 /// How long a job nobody asks about stays on the board.
-const FORGET: Duration = Duration::from_secs(600);
+const FORGET: Duration = Duration::from_mins(10);
 
 /// Which credentials a call is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -219,9 +219,12 @@ impl Sessions {
                 })
             })
         };
-        let found = found.map_err(|error| match error {
-            kube::Error::Api(status) if status.is_forbidden() => missing_right(namespace, secret.then_some(name)),
-            other => NoSession { reason: Reason::ConnectionInvalid, message: format!("reading {name}: {}", super::brief(&other)) },
+        let found = found.map_err(|error| {
+            if matches!(&error, kube::Error::Api(status) if status.is_forbidden()) {
+                missing_right(namespace, secret.then_some(name))
+            } else {
+                NoSession { reason: Reason::ConnectionInvalid, message: format!("reading {name}: {}", super::brief(&error)) }
+            }
         })?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.fetched.retain(|_, (at, _)| at.elapsed() < FRESH);
@@ -254,7 +257,7 @@ pub struct Board {
 #[derive(Default)]
 struct Rows {
     asked: BTreeMap<i64, Instant>,
-    rows: BTreeMap<i64, Job>,
+    found: BTreeMap<i64, Job>,
     fetched: Option<Instant>,
 }
 
@@ -267,10 +270,10 @@ impl Board {
             rows.asked.retain(|_, at| at.elapsed() < FORGET);
             let ids: Vec<i64> = rows.asked.keys().copied().collect();
             let answer = aap.jobs(&ids).await?;
-            rows.rows = answer.value;
+            rows.found = answer.value;
             rows.fetched = Some(Instant::now());
         }
-        Ok(rows.rows.get(&id).cloned())
+        Ok(rows.found.get(&id).cloned())
     }
 
     /// Stops watching a job.

@@ -28,13 +28,12 @@ pub fn start(client: Client, namespace: &str, stop: CancellationToken) -> watch:
                     seen = true;
                     Settings::parse(&map.data.unwrap_or_default()).map(Arc::new)
                 }
-                Ok(watcher::Event::Delete(_)) => missing(),
                 Ok(watcher::Event::Init) => {
                     seen = false;
                     continue;
                 }
                 Ok(watcher::Event::InitDone) if seen => continue,
-                Ok(watcher::Event::InitDone) => missing(),
+                Ok(watcher::Event::InitDone | watcher::Event::Delete(_)) => missing(),
                 Err(error) => {
                     tracing::warn!(%error, "watching {}", settings::NAME);
                     continue;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often a healthy connection is looked at.
-const CALM: Duration = Duration::from_secs(60);
+const CALM: Duration = Duration::from_mins(1);
 /// How often one with a problem is.
 const EAGER: Duration = Duration::from_secs(15);
 

@@ -62,11 +62,14 @@ pub async fn act(
         Step::CancelPipelineRun { name } => act.cancel_pipeline_run(name).await?,
         Step::CreateSchedule { phase, name, enabled } => act.create_schedule(*phase, name, *enabled).await?,
         Step::DisableSchedule { id } => {
-            act.aap()?.disable_schedule(*id).await.map_err(|source| Error::Controller { step: "disabling the schedule", source })?;
+            act.aap()?
+                .disable_schedule(*id)
+                .await
+                .map_err(|source| Error::Controller { step: "disabling the schedule", source: Box::new(source) })?;
         }
         Step::Launch { phase } => return act.launch(*phase).await.map(Some),
         Step::CancelJob { id } => {
-            act.aap()?.cancel(*id).await.map_err(|source| Error::Controller { step: "cancelling the job", source })?;
+            act.aap()?.cancel(*id).await.map_err(|source| Error::Controller { step: "cancelling the job", source: Box::new(source) })?;
         }
         Step::ArchiveLog { phase } => act.archive_log(*phase).await?,
         Step::PutRecord(record) => {
@@ -114,7 +117,7 @@ impl Act<'_> {
     }
 
     async fn create_pipeline_run(&self, phase: Phase, name: &str) -> Result<(), Error> {
-        let Some(connection) = self.connection().await else { return Ok(()) };
+        let Some(connection) = self.connection() else { return Ok(()) };
         let (Some(checks), ScopeFact::Fixed(scope, _)) = (&connection.spec.checks, &self.seen.facts.scope) else { return Ok(()) };
         let key = names::phase_key(&self.seen.facts.run_key, phase);
         let reboot_key = (phase == Phase::Postcheck && self.run.spec.phases.contains(&Phase::Reboot))
@@ -136,7 +139,7 @@ impl Act<'_> {
         adopt(runs.create(&params(), &made).await, "creating the PipelineRun")
     }
 
-    async fn connection(&self) -> Option<crate::api::automation_connection::AutomationConnection> {
+    fn connection(&self) -> Option<crate::api::automation_connection::AutomationConnection> {
         if let Some(connection) = &self.seen.connection {
             return Some(connection.clone());
         }
@@ -171,7 +174,7 @@ impl Act<'_> {
         }
         match self.aap()?.create_schedule(template, &request).await {
             Ok(_) => Ok(()),
-            Err(source) => Err(Error::Controller { step: "creating the schedule", source }),
+            Err(source) => Err(Error::Controller { step: "creating the schedule", source: Box::new(source) }),
         }
     }
 
@@ -222,7 +225,7 @@ impl Act<'_> {
                 match self.aap()?.stdout(id, archive::MAX_LOG_BYTES).await {
                     Ok(stdout) => Ok(Some(stdout.value.into_stream().map_err(io::Error::other).boxed())),
                     Err(error) if error.is_not_found() => Ok(Some(note(format!("(the controller has no output of job {id} any more)\n")))),
-                    Err(source) => Err(Error::Controller { step: "reading the job's output", source }),
+                    Err(source) => Err(Error::Controller { step: "reading the job's output", source: Box::new(source) }),
                 }
             }
             Some((ExecutorKind::PipelineRun, name)) => {

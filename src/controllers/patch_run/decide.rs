@@ -412,7 +412,9 @@ impl Draft<'_> {
         match &self.seen.record {
             RecordFact::Found(record) => {
                 let record = record.clone();
-                return self.end(&record, true);
+                // the record of a refusal that is announced below is this object's own
+                let announced = conditions::find(&self.status.conditions, types::SUCCEEDED).is_some_and(|c| c.reason == record.reason);
+                return self.end(&record, !announced);
             }
             RecordFact::Unavailable(why) => {
                 let why = why.clone();
@@ -439,17 +441,26 @@ impl Draft<'_> {
         if self.status.cancel_requested_at.is_some() {
             return self.refuse(phase, Reason::Cancelled, "cancelled before the phase was launched");
         }
+        self.start(phase)
+    }
+
+    /// Nothing of `phase` was launched, and nobody asked for the end: do time, people and the world let it start?
+    fn start(mut self, phase: Phase) -> Decision {
         if let Some(after) = self.run.spec.start_after.filter(|after| self.now < *after) {
             self.status.state = State::AwaitingWindow;
             let requeue = after.duration_since(self.now).min(SignedDuration::from_mins(1));
             return self.report(Reason::TooEarly, &format!("starts after {after}"), Step::Nothing, Some(requeue));
         }
         if phase.is_change() && self.start_by_passed() {
-            let last = conditions::find(&self.status.conditions, types::SUCCEEDED)
-                .filter(|c| Reason::parse(&c.reason).is_some_and(|r| !r.remedy().is_empty()))
-                .map(|c| format!("; before that: {}", c.message))
-                .unwrap_or_default();
-            return self.refuse(phase, Reason::StartByPassed, &format!("startBy passed before {phase} started{last}"));
+            let last = conditions::find(&self.status.conditions, types::SUCCEEDED).filter(|c| c.status == "Unknown");
+            let why = match last {
+                Some(last) if last.reason == Reason::StartByPassed.as_str() => last.message.clone(),
+                Some(last) if Reason::parse(&last.reason).is_some_and(|r| !r.remedy().is_empty()) => {
+                    format!("startBy passed before {phase} started; before that: {}", last.message)
+                }
+                Some(_) | None => format!("startBy passed before {phase} started"),
+            };
+            return self.refuse(phase, Reason::StartByPassed, &why);
         }
         if self.run.spec.suspend() {
             return self.wait(Reason::Suspended, "suspended; nothing is launched until spec.suspend is false", WAIT);
@@ -598,14 +609,14 @@ impl Draft<'_> {
         let phase = entry.name;
         let name = names::work(&entry.run_key, launch.try_);
         match pipeline {
-            Pipeline::Foreign(why) => self.finish(entry, None, None, not_launched(Reason::LaunchConflict, why), LogNeed::None),
+            Pipeline::Foreign(why) => self.finish(entry, None, None, &not_launched(Reason::LaunchConflict, why), LogNeed::None),
             Pipeline::Absent => {
                 if self.stop_reason(entry, None).is_some() {
                     return self.finish(
                         entry,
                         None,
                         None,
-                        not_launched(Reason::Cancelled, "cancelled before the check was created"),
+                        &not_launched(Reason::Cancelled, "cancelled before the check was created"),
                         LogNeed::None,
                     );
                 }
@@ -642,7 +653,7 @@ impl Draft<'_> {
                     return self.retry_check(entry, launch, why);
                 }
                 let evidence = stopped_evidence((**evidence).clone(), launch);
-                self.finish(entry, *started, *finished, evidence, LogNeed::Needed)
+                self.finish(entry, *started, *finished, &evidence, LogNeed::Needed)
             }
         }
     }
@@ -651,7 +662,7 @@ impl Draft<'_> {
         if launch.try_ >= CHECK_TRIES || self.status.cancel_requested_at.is_some() {
             let end = End::Broken(Reason::CheckLost, format!("{why}; tried {} times", launch.try_));
             let evidence = Evidence { end, summaries: BTreeMap::new(), reports: BTreeMap::new() };
-            return self.finish(entry, None, None, evidence, LogNeed::IfThere);
+            return self.finish(entry, None, None, &evidence, LogNeed::IfThere);
         }
         let (phase, now) = (entry.name, self.now);
         if let Some(held) = self.held() {
@@ -671,7 +682,7 @@ impl Draft<'_> {
         let name = names::work(&entry.run_key, launch.try_);
         let over = self.stop_reason(entry, None).or_else(|| self.start_by_passed().then_some(Reason::StartByPassed));
         match schedule {
-            Schedule::Foreign(why) => self.finish(entry, None, None, not_launched(Reason::LaunchConflict, why), LogNeed::None),
+            Schedule::Foreign(why) => self.finish(entry, None, None, &not_launched(Reason::LaunchConflict, why), LogNeed::None),
             // the name is occupied either way: a request that is still on its way cannot launch any more
             Schedule::Absent => match self.held() {
                 Some(Held::Wait(reason, why)) if over.is_none() => self.keep(reason, why, Step::Nothing, WAIT),
@@ -706,11 +717,9 @@ impl Draft<'_> {
                     return self.keep(Reason::Launching, &message, Step::Nothing, POLL);
                 }
                 if let Some(reason) = over {
-                    let why = match reason {
-                        Reason::StartByPassed => format!("startBy passed before {phase} started"),
-                        _ => format!("cancelled before {phase} started"),
-                    };
-                    return self.finish(entry, None, None, not_launched(reason, &why), LogNeed::None);
+                    let what = if reason == Reason::StartByPassed { "startBy passed" } else { "cancelled" };
+                    let why = format!("{what} before {phase} started");
+                    return self.finish(entry, None, None, &not_launched(reason, &why), LogNeed::None);
                 }
                 if let Some(held) = self.held() {
                     return self.hold(phase, held);
@@ -739,7 +748,7 @@ impl Draft<'_> {
             let why = "the answer to the launch was lost, no job was found in ten minutes, and a person cancelled the run";
             let end = End::Stopped(Reason::Cancelled, why.into());
             let evidence = Evidence { end, summaries: BTreeMap::new(), reports: BTreeMap::new() };
-            return self.finish(entry, None, None, evidence, LogNeed::None);
+            return self.finish(entry, None, None, &evidence, LogNeed::None);
         }
         let why = format!("the answer to the launch of {phase} was lost and no job was found; it is not launched again");
         self.keep(Reason::LaunchUnknown, &why, Step::Nothing, WAIT)
@@ -753,7 +762,7 @@ impl Draft<'_> {
         if launch.missed_at.is_some_and(|at| now >= at + GONE) {
             let end = End::Broken(Reason::JobLost, "the job vanished from the controller before its end was read".into());
             let evidence = Evidence { end, summaries: BTreeMap::new(), reports: BTreeMap::new() };
-            return self.finish(entry, entry.started_at, None, evidence, LogNeed::IfThere);
+            return self.finish(entry, entry.started_at, None, &evidence, LogNeed::IfThere);
         }
         self.keep(Reason::Running, "the controller does not know the job any more; looking again", Step::Nothing, WAIT)
     }
@@ -787,10 +796,11 @@ impl Draft<'_> {
             } else {
                 evidence = stopped_evidence(evidence, launch);
             }
-            return self.finish(entry, *started, over.finished, evidence, LogNeed::Needed);
+            return self.finish(entry, *started, over.finished, &evidence, LogNeed::Needed);
         }
         if *ending {
-            return self.keep(Reason::Archiving, "the job is over; waiting for the controller to have all of it", Step::Nothing, POLL);
+            // the controller has not all of it yet; a moment later it has
+            return self.keep(Reason::Running, &format!("{phase} runs as job {id}"), Step::Nothing, POLL);
         }
         let limit = started.map(|since| (since, self.run.spec.timeout(phase)));
         let stopping = if mismatch.is_some() {
@@ -858,7 +868,7 @@ impl Draft<'_> {
         entry: &PhaseStatus,
         started: Option<Timestamp>,
         finished: Option<Timestamp>,
-        evidence: Evidence,
+        evidence: &Evidence,
         need: LogNeed,
     ) -> Decision {
         let phase = entry.name;
@@ -883,7 +893,7 @@ impl Draft<'_> {
             ScopeFact::Fixed(_, hosts) => hosts.clone(),
             ScopeFact::NotLooked | ScopeFact::Resolved(_) => BTreeSet::new(),
         };
-        let verdict = verdict::weigh(entry.name, &scope, self.seen.guard, &evidence);
+        let verdict = verdict::weigh(entry.name, &scope, self.seen.guard, evidence);
         let message = format!("{}{}", verdict.message, note.unwrap_or_default());
         let executor = self.status.of(entry.name).and_then(|p| p.executor.clone());
         let mut record = self.blank_record(entry.name, &entry.run_key, verdict.result, verdict.reason, &message);
@@ -926,7 +936,8 @@ impl Draft<'_> {
         (record.counts, record.hosts) = (verdict.counts, verdict.hosts);
         record.finished_at = Some(self.now);
         match &self.seen.record {
-            RecordFact::Absent => self.going_on(Step::PutRecord(Box::new(record))),
+            // announced first: a process that was about to launch can then record no intent any more
+            RecordFact::Absent => Decision { step: Step::PutRecord(Box::new(record)), ..self.wait(reason, why, SOON) },
             RecordFact::NotLooked | RecordFact::Found(_) | RecordFact::Unavailable(_) => self.going_on(Step::Nothing),
         }
     }
@@ -1008,10 +1019,8 @@ impl Draft<'_> {
 
     /// Nothing of the phase is launched; it waits.
     fn wait(mut self, reason: Reason, why: &str, requeue: SignedDuration) -> Decision {
-        self.status.state = match reason {
-            Reason::AwaitingCredentials | Reason::CredentialsRejected => State::AwaitingCredentials,
-            _ => State::Pending,
-        };
+        let for_credentials = matches!(reason, Reason::AwaitingCredentials | Reason::CredentialsRejected);
+        self.status.state = if for_credentials { State::AwaitingCredentials } else { State::Pending };
         if let Some(phase) = phase_in_question(self.run, &self.status) {
             self.status.phase = Some(phase);
         }

@@ -1,6 +1,6 @@
 //! The ledger: which host is in which active run, across namespaces and connections.
 //!
-//! One sharded set of ConfigMaps per controller installation in the operator's namespace, changed by compare and swap. It is keyed by the
+//! One sharded set of `ConfigMaps` per controller installation in the operator's namespace, changed by compare and swap. It is keyed by the
 //! installation and not also by the inventory: an inventory's id is not known before credentials are, and two inventories of one controller
 //! that hold a host of the same name almost always mean the same machine. Shards are taken in order and given back when a later one is
 //! busy, so two runs never wait for each other.

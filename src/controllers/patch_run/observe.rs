@@ -220,13 +220,14 @@ impl Look<'_> {
         let maps = Api::<ConfigMap>::namespaced(self.ctx.client.clone(), &self.namespace);
         match maps.get_opt(&name).await {
             Ok(None) => {}
-            Ok(Some(map)) => match scope::read(&map, &seen.facts.run_key) {
-                Some((status, hosts)) => seen.facts.scope = ScopeFact::Fixed(status, hosts),
-                None => {
+            Ok(Some(map)) => {
+                if let Some((status, hosts)) = scope::read(&map, &seen.facts.run_key) {
+                    seen.facts.scope = ScopeFact::Fixed(status, hosts)
+                } else {
                     let why = format!("ConfigMap {name} exists and was not written by Fettle for this run; delete it");
                     seen.facts.gate = Gate::Wait(Reason::InventoryUnavailable, why);
                 }
-            },
+            }
             Err(kube::Error::Api(status)) if status.is_forbidden() => {
                 let no = missing_right(&self.namespace, None);
                 seen.facts.gate = Gate::Wait(no.reason, no.message);
@@ -384,7 +385,10 @@ impl Look<'_> {
         let tasks = self.ctx.tekton.tasks(&self.namespace, &run);
         let started = status.start_time.as_ref().map(|t| t.0);
         let complete = tasks.len() == status.child_references.len();
-        let over = status.succeeded().is_some_and(|c| c.is_over()) && complete && tasks_over(&tasks) && self.pods_over(&tasks).await?;
+        let over = status.succeeded().is_some_and(crate::clients::tekton::TektonCondition::is_over)
+            && complete
+            && tasks_over(&tasks)
+            && self.pods_over(&tasks).await?;
         seen.tasks = tasks;
         if !over {
             seen.facts.work = Work::Tekton(Pipeline::Active { started });
@@ -527,30 +531,27 @@ impl Look<'_> {
         let asked = jobs::asked(self.run, phase, &entry.run_key, hosts, &pins);
         let known = entry.executor.as_ref().filter(|e| e.kind == ExecutorKind::Job).and_then(|e| e.id.parse::<i64>().ok());
         let found = async {
-            let (schedule, job) = match known {
-                Some(id) => {
-                    let row = session.board.job(&session.aap, id).await?;
-                    let job = match row {
-                        Some(row) => jobs::look(&session.aap, &row, &asked, None, self.now).await?,
-                        None => match session.aap.job(id).await {
-                            Ok(detail) => jobs::look(&session.aap, &detail.value, &asked, None, self.now).await?,
-                            Err(error) if error.is_not_found() => Job::Gone,
-                            Err(error) => return Err(error),
-                        },
-                    };
-                    (Schedule::Absent, job)
+            let (schedule, job) = if let Some(id) = known {
+                let row = session.board.job(&session.aap, id).await?;
+                let job = match row {
+                    Some(row) => jobs::look(&session.aap, &row, &asked, None, self.now).await?,
+                    None => match session.aap.job(id).await {
+                        Ok(detail) => jobs::look(&session.aap, &detail.value, &asked, None, self.now).await?,
+                        Err(error) if error.is_not_found() => Job::Gone,
+                        Err(error) => return Err(error),
+                    },
+                };
+                (Schedule::Absent, job)
+            } else {
+                let controller = session.aap.discover().await?;
+                seen.controller_time = controller.date;
+                if controller.value.install_uuid != pins.install_uuid {
+                    let pins = Pinned { install_uuid: controller.value.install_uuid, ..pins.clone() };
+                    return Ok(decide::Aap { pins, schedule: Schedule::Absent, job: Job::NotFound, baseline: None });
                 }
-                None => {
-                    let controller = session.aap.discover().await?;
-                    seen.controller_time = controller.date;
-                    if controller.value.install_uuid != pins.install_uuid {
-                        let pins = Pinned { install_uuid: controller.value.install_uuid, ..pins.clone() };
-                        return Ok(decide::Aap { pins, schedule: Schedule::Absent, job: Job::NotFound, baseline: None });
-                    }
-                    match launch.baseline {
-                        Some(after) => (Schedule::Absent, self.marked(&session, &entry.run_key, after, &asked).await?),
-                        None => self.launched(&session, &entry.run_key, launch.try_, &asked, controller.date.unwrap_or(self.now)).await?,
-                    }
+                match launch.baseline {
+                    Some(after) => (Schedule::Absent, self.marked(&session, &entry.run_key, after, &asked).await?),
+                    None => self.launched(&session, &entry.run_key, launch.try_, &asked, controller.date.unwrap_or(self.now)).await?,
                 }
             };
             Ok::<_, aap::Error>(decide::Aap { pins: pins.clone(), schedule, job, baseline: None })
@@ -649,7 +650,7 @@ fn waiting(error: &aap::Error, purpose: Purpose, connection: &AutomationConnecti
 }
 
 fn tasks_over(tasks: &[TaskRun]) -> bool {
-    tasks.iter().all(|t| t.status.as_ref().and_then(|s| s.succeeded()).is_some_and(|c| c.is_over()))
+    tasks.iter().all(|t| t.status.as_ref().and_then(|s| s.succeeded()).is_some_and(crate::clients::tekton::TektonCondition::is_over))
 }
 
 /// Pod and container of a step, wherever it is.

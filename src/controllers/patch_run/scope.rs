@@ -218,7 +218,7 @@ pub fn parse_inventory(text: &str) -> Result<Vec<Host>, String> {
     struct Group {
         hosts: Option<BTreeMap<String, Option<BTreeMap<String, Value>>>>,
         vars: Option<BTreeMap<String, Value>>,
-        children: Option<BTreeMap<String, Option<Group>>>,
+        children: Option<BTreeMap<String, Option<Self>>>,
     }
     fn walk(name: &str, group: &Group, path: &BTreeSet<String>, vars: &BTreeMap<String, Value>, into: &mut BTreeMap<String, Host>) {
         let mut path = path.clone();
@@ -228,7 +228,7 @@ pub fn parse_inventory(text: &str) -> Result<Vec<Host>, String> {
         for (host, own) in group.hosts.iter().flatten() {
             let entry = into.entry(host.clone()).or_insert_with(|| Host { name: host.clone(), enabled: true, ..Host::default() });
             entry.groups.extend(path.iter().cloned());
-            for (key, value) in vars.iter() {
+            for (key, value) in &vars {
                 entry.variables.entry(key.clone()).or_insert_with(|| value.clone());
             }
             entry.variables.extend(own.clone().unwrap_or_default());

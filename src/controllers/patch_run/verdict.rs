@@ -153,12 +153,11 @@ fn outcome(
         (false, _) => report.map(|_| Some("executed")),
     };
     match (proof, report.and_then(|r| r.ok)) {
-        (Some(Some("executed")), Some(false)) => (Outcome::Failed, None),
+        (Some(Some("executed")), Some(false)) | (Some(Some("refused")), _) => (Outcome::Failed, None),
         (Some(Some("executed")), _) => (good, None),
         (Some(Some("already-claimed")), _) => {
             (Outcome::Failed, Some("did nothing: this run was already claimed on this host by another job".into()))
         }
-        (Some(Some("refused")), _) => (Outcome::Failed, None),
         (Some(Some(_) | None) | None, _) => {
             *unproven += 1;
             let what = if phase.is_change() { "guard" } else { "check" };
@@ -237,11 +236,8 @@ fn conclude(
 
 /// The first few names, and how many more.
 fn listed(names: &[&str]) -> String {
-    let mut text = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > 5 {
-        text.push_str(&format!(" and {} more", names.len() - 5));
-    }
-    text
+    let first = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > 5 { format!("{first} and {} more", names.len() - 5) } else { first }
 }
 
 /// Bounds hostile text: at most 256 characters, control characters replaced.

@@ -51,7 +51,7 @@ stories! {
 /// `OK`, with every host good in every phase.
 fn assert_ok(run: &fettle::api::patch_run::PatchRun) {
     let status = run.status.as_ref().unwrap();
-    assert_eq!((status.state, status.result), (State::Completed, Some(RunResult::Ok)), "{:#?}", status);
+    assert_eq!((status.state, status.result), (State::Completed, Some(RunResult::Ok)), "{status:#?}");
     assert_eq!(status.hosts.as_deref(), Some("3/3"));
     for phase in &status.phases {
         let counts = phase.hosts.unwrap();
@@ -85,7 +85,8 @@ async fn five_phases(world: &World) {
         let jobs: Vec<Value> = world.jobs(&template).await.into_iter().filter(|j| j.to_string().contains(&key)).collect();
         assert_eq!(jobs.len(), 1, "{template}: {jobs:#?}");
     }
-    let (status, body) = tenant.fetch(&format!("https://fettle-server.fettle-system.svc:8443/api/runs/{}/web-kernel", tenant.namespace), true).await;
+    let (status, body) =
+        tenant.fetch(&format!("https://fettle-server.fettle-system.svc:8443/api/runs/{}/web-kernel", tenant.namespace), true).await;
     assert_eq!(status, "200");
     let text = String::from_utf8_lossy(&body);
     assert!(text.contains(&world.new_kernel) && text.contains("web-1"), "{text}");
@@ -132,7 +133,9 @@ async fn no_secret(world: &World) {
     let secret = tenant.take_secret("aap-change").await;
     tenant.apply("waits", json!({"phases": ["precheck", "apply", "postcheck"], "desiredKernel": world.old_kernel})).await;
     let run = tenant
-        .until("waits", "AwaitingCredentials", 300, |run| run.status.as_ref().is_some_and(|s| s.state == State::AwaitingCredentials && s.phase == Some(Phase::Apply)))
+        .until("waits", "AwaitingCredentials", 300, |run| {
+            run.status.as_ref().is_some_and(|s| s.state == State::AwaitingCredentials && s.phase == Some(Phase::Apply))
+        })
         .await;
     assert_eq!(phase(&run, Phase::Precheck).result, Some(RunResult::Ok));
     let (why, message) = reason(&run);
@@ -141,7 +144,11 @@ async fn no_secret(world: &World) {
     assert_eq!(world.jobs_of(&key).await.len(), 0);
     let touched_before = touches(world, &tenant, "aap-change");
     tenant.put_secret(&secret).await;
-    let run = tenant.until("waits", "the change phase is over", 300, |run| run.status.as_ref().and_then(|s| s.of(Phase::Apply)).is_some_and(|p| p.result.is_some())).await;
+    let run = tenant
+        .until("waits", "the change phase is over", 300, |run| {
+            run.status.as_ref().and_then(|s| s.of(Phase::Apply)).is_some_and(|p| p.result.is_some())
+        })
+        .await;
     assert_eq!(phase(&run, Phase::Apply).result, Some(RunResult::Ok), "{run:#?}");
     let touched_during = touches(world, &tenant, "aap-change");
     assert!(touched_during.len() > touched_before.len(), "the change phase reads its credentials");
@@ -158,7 +165,11 @@ fn touches(world: &World, tenant: &Tenant<'_>, secret: &str) -> Vec<jiff::Timest
     text.lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|e| e["user"]["username"] == "system:serviceaccount:fettle-system:fettle-manager")
-        .filter(|e| e["objectRef"]["resource"] == "secrets" && e["objectRef"]["name"] == secret && e["objectRef"]["namespace"] == tenant.namespace.as_str())
+        .filter(|e| {
+            e["objectRef"]["resource"] == "secrets"
+                && e["objectRef"]["name"] == secret
+                && e["objectRef"]["namespace"] == tenant.namespace.as_str()
+        })
         .filter_map(|e| e["requestReceivedTimestamp"].as_str()?.parse().ok())
         .collect()
 }
@@ -192,7 +203,7 @@ async fn lost_answer(world: &World) {
     let tenant = world.tenant(6).await;
     world.fault(json!({"action": "drop_response", "method": "POST", "path": "/job_templates/*/schedules/", "count": 1})).await;
     tenant.apply("lost", json!({"phases": ["apply"]})).await;
-    eventually("the launch is committed", Duration::from_secs(60), async || {
+    eventually("the launch is committed", Duration::from_mins(1), async || {
         let run = tenant.get("lost").await;
         let key = run.status?.run_key?;
         world.aap().await["schedules"].to_string().contains(&key).then_some(())
@@ -223,7 +234,9 @@ async fn recreated(world: &World) {
     let key = first.status.as_ref().unwrap().run_key.clone().unwrap();
     assert_eq!(world.jobs_of(&key).await.len(), 1);
     tenant.change("again", json!({"attempt": 2})).await;
-    let third = tenant.until("again", "attempt 2", 300, |run| run.status.as_ref().is_some_and(|s| s.attempt == Some(2) && s.state == State::Completed)).await;
+    let third = tenant
+        .until("again", "attempt 2", 300, |run| run.status.as_ref().is_some_and(|s| s.attempt == Some(2) && s.state == State::Completed))
+        .await;
     assert_ok(&third);
     let next = third.status.as_ref().unwrap().run_key.clone().unwrap();
     assert_ne!(key, next);
@@ -234,7 +247,11 @@ async fn recreated(world: &World) {
         world.on(host, "echo 15 >/var/lib/fettle/slow").await;
     }
     let made = tenant.apply("midway", json!({"phases": ["apply", "reboot"]})).await;
-    tenant.until("midway", "apply runs", 120, |run| run.status.as_ref().and_then(|s| s.of(Phase::Apply)).is_some_and(|p| p.executor.is_some())).await;
+    tenant
+        .until("midway", "apply runs", 120, |run| {
+            run.status.as_ref().and_then(|s| s.of(Phase::Apply)).is_some_and(|p| p.executor.is_some())
+        })
+        .await;
     tenant.delete("midway").await;
     tenant.reapply(&made).await;
     let run = tenant.completed("midway", 300).await;
@@ -251,7 +268,7 @@ async fn cancelled(world: &World) {
         world.on(host, "mkdir -p /var/lib/fettle && echo 300 >/var/lib/fettle/slow").await;
     }
     tenant.apply("stop", json!({"phases": ["apply", "reboot"]})).await;
-    eventually("the hosts are at work", Duration::from_secs(120), async || (!world.marks("web-1").await.is_empty()).then_some(())).await;
+    eventually("the hosts are at work", Duration::from_mins(2), async || (!world.marks("web-1").await.is_empty()).then_some(())).await;
     tenant.change("stop", json!({"cancel": true})).await;
     let run = tenant.completed("stop", 120).await;
     assert_eq!(run.status.as_ref().unwrap().result, Some(RunResult::Error));
@@ -289,7 +306,12 @@ async fn logs(world: &World) {
     // everything the logs came from goes
     world.fault(json!({"action": "purge", "job": id})).await;
     let precheck = phase(&run, Phase::Precheck);
-    world.run("kubectl", &["-n", &tenant.namespace, "delete", "pipelinerun", &precheck.executor.as_ref().unwrap().id, "--wait=true", "--timeout=60s"]).await;
+    world
+        .run(
+            "kubectl",
+            &["-n", &tenant.namespace, "delete", "pipelinerun", &precheck.executor.as_ref().unwrap().id, "--wait=true", "--timeout=60s"],
+        )
+        .await;
     assert_eq!(world.as_admin(reqwest::Method::GET, &format!("/api/v2/jobs/{id}/"), None).await.0, 404);
     let (status, still) = tenant.fetch(&url, true).await;
     assert_eq!((status.as_str(), hash(&still)), ("200", hash(&mine)));
@@ -305,7 +327,7 @@ async fn controller_down(world: &World) {
         world.on(host, "mkdir -p /var/lib/fettle && echo 20 >/var/lib/fettle/slow").await;
     }
     tenant.apply("away", json!({"phases": ["apply"]})).await;
-    eventually("the hosts are at work", Duration::from_secs(120), async || (!world.marks("web-1").await.is_empty()).then_some(())).await;
+    eventually("the hosts are at work", Duration::from_mins(2), async || (!world.marks("web-1").await.is_empty()).then_some(())).await;
     world.fault(json!({"action": "down", "seconds": 40})).await;
     world.kill_manager().await;
     tenant.until("away", "noticed", 60, |run| reason(run).0 == "ControllerUnreachable").await;
@@ -345,10 +367,11 @@ async fn shared_host(world: &World) {
     let detail: Value = serde_json::from_slice(&detail).unwrap();
     let variables: Value = serde_json::from_str(detail["extra_vars"].as_str().unwrap()).unwrap();
     let launch = format!("/api/v2/job_templates/{}/launch/", detail["job_template"]);
-    let (status, launched) = world.as_admin(reqwest::Method::POST, &launch, Some(json!({"limit": detail["limit"], "extra_vars": variables}))).await;
+    let (status, launched) =
+        world.as_admin(reqwest::Method::POST, &launch, Some(json!({"limit": detail["limit"], "extra_vars": variables}))).await;
     assert_eq!(status, 201, "{}", String::from_utf8_lossy(&launched));
     let by_hand = serde_json::from_slice::<Value>(&launched).unwrap()["job"].as_i64().unwrap();
-    eventually("the job by hand is over", Duration::from_secs(120), async || {
+    eventually("the job by hand is over", Duration::from_mins(2), async || {
         let (_, body) = world.as_admin(reqwest::Method::GET, &format!("/api/v2/jobs/{by_hand}/"), None).await;
         let job: Value = serde_json::from_slice(&body).ok()?;
         ["successful", "failed", "error"].contains(&job["status"].as_str()?).then_some(())

@@ -42,11 +42,12 @@ impl World {
         let ca = std::fs::read(bed.join("e2e/aap/ca.crt")).expect("the controller's CA");
         let http = reqwest::Client::builder()
             .tls_certs_merge(reqwest::Certificate::from_pem_bundle(&ca).expect("a certificate"))
-            .timeout(Duration::from_secs(60))
+            .timeout(Duration::from_mins(1))
             .build()
             .expect("a client");
         let env = std::fs::read_to_string(bed.join("hosts/env")).expect("the hosts' kernels");
-        let value = |name: &str| env.lines().find_map(|l| l.strip_prefix(&format!("{name}="))).expect("a kernel").trim_matches('"').to_owned();
+        let value =
+            |name: &str| env.lines().find_map(|l| l.strip_prefix(&format!("{name}="))).expect("a kernel").trim_matches('"').to_owned();
         let config = kube::Config::infer().await.expect("a kubeconfig");
         Self {
             client: Client::try_from(config).expect("a client"),
@@ -134,7 +135,6 @@ impl World {
         let answer = request.send().await.expect("the controller");
         (answer.status().as_u16(), answer.bytes().await.expect("a body").to_vec())
     }
-
 
     /// Kills the manager without warning; the kubelet starts another.
     pub async fn kill_manager(&self) {
@@ -237,7 +237,7 @@ impl Tenant<'_> {
     /// Deletes a run and waits until it is gone.
     pub async fn delete(&self, name: &str) {
         self.delete_without_waiting(name).await;
-        eventually("the run is gone", Duration::from_secs(300), async || self.runs().get_opt(name).await.ok()?.is_none().then_some(())).await;
+        eventually("the run is gone", Duration::from_mins(5), async || self.runs().get_opt(name).await.ok()?.is_none().then_some(())).await;
     }
 
     /// Asks for the deletion of a run.
@@ -284,14 +284,36 @@ impl Tenant<'_> {
     pub async fn fetch(&self, url: &str, with_token: bool) -> (String, Vec<u8>) {
         let out = self.world.bed().join("e2e/fetched");
         let ca = self.world.bed().join("e2e/server-ca.crt");
-        let text = self.world.run("kubectl", &["-n", "fettle-system", "get", "configmap", "fettle-server-ca", "-o", "jsonpath={.data.ca\\.crt}"]).await;
+        let text = self
+            .world
+            .run("kubectl", &["-n", "fettle-system", "get", "configmap", "fettle-server-ca", "-o", "jsonpath={.data.ca\\.crt}"])
+            .await;
         std::fs::write(&ca, text).expect("a file");
         let _ = std::fs::remove_file(&out);
-        let mut args = vec!["-s".to_owned(), "--cacert".into(), ca.display().to_string(), "-o".into(), out.display().to_string(), "-w".into(), "%{http_code}".into()];
+        let mut args = vec![
+            "-s".to_owned(),
+            "--cacert".into(),
+            ca.display().to_string(),
+            "-o".into(),
+            out.display().to_string(),
+            "-w".into(),
+            "%{http_code}".into(),
+        ];
         if with_token {
             self.world.try_run("kubectl", &["-n", &self.namespace, "create", "serviceaccount", "reader"]).await;
             self.world
-                .try_run("kubectl", &["-n", &self.namespace, "create", "rolebinding", "reader", "--clusterrole=fettle-viewer", &format!("--serviceaccount={}:reader", self.namespace)])
+                .try_run(
+                    "kubectl",
+                    &[
+                        "-n",
+                        &self.namespace,
+                        "create",
+                        "rolebinding",
+                        "reader",
+                        "--clusterrole=fettle-viewer",
+                        &format!("--serviceaccount={}:reader", self.namespace),
+                    ],
+                )
                 .await;
             let token = self.world.run("kubectl", &["-n", &self.namespace, "create", "token", "reader", "--audience=fettle"]).await;
             args.extend(["-H".into(), format!("Authorization: Bearer {}", token.trim())]);
