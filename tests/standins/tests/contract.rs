@@ -686,16 +686,15 @@ impl Player<'_> {
             let password = if name == "me_401_badpw" { "wrong" } else { "password" };
             request = request.header("Authorization", format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
         }
-        match &recorded["body"] {
-            Value::Null => {}
-            Value::String(text) => request = request.body(text.clone()),
-            body => {
-                // The recorded moment is past: soon instead.
-                let soon = self.aap.now().checked_add(jiff::SignedDuration::from_secs(2)).unwrap();
-                let soon = soon.strftime("%Y%m%dT%H%M%SZ").to_string();
-                let body = body.to_string().replace("20261121T074747Z", &soon);
-                request = request.header("Content-Type", "application/json").body(body);
-            }
+        let body = &recorded["body"];
+        if let Some(text) = body.as_str() {
+            request = request.body(text.to_owned());
+        } else if !body.is_null() {
+            // The recorded moment is past: soon instead.
+            let soon = self.aap.now().checked_add(jiff::SignedDuration::from_secs(2)).unwrap();
+            let soon = soon.strftime("%Y%m%dT%H%M%SZ").to_string();
+            let body = body.to_string().replace("20261121T074747Z", &soon);
+            request = request.header("Content-Type", "application/json").body(body);
         }
         let response = request.send().await.unwrap();
         let status = u64::from(response.status().as_u16());

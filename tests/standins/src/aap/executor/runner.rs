@@ -27,6 +27,9 @@ const POLL: Duration = Duration::from_millis(200);
 /// How long a canceled run may take to leave before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Above this, connections are not shared between tasks.
+const LONGEST_SOCKET_DIRECTORY: usize = 70;
+
 /// Name of the run below `artifacts/`.
 const IDENT: &str = "run";
 
@@ -178,19 +181,15 @@ impl Runner {
             set("ANSIBLE_COLLECTIONS_PATH", roots.join(":"));
         }
         let credential = assignment.credential.as_ref().map(|credential| &credential.config);
-        match credential.and_then(|credential| credential.known_hosts_file.as_ref()) {
-            Some(file) => {
-                set("ANSIBLE_HOST_KEY_CHECKING", "True".to_owned());
-                let options = format!(
-                    "-C -o ControlMaster=auto -o ControlPersist=60s -o UserKnownHostsFile={} -o StrictHostKeyChecking=yes",
-                    file.display()
-                );
-                set("ANSIBLE_SSH_ARGS", options);
-            }
-            None => {
-                set("ANSIBLE_HOST_KEY_CHECKING", "False".to_owned());
-            }
+        let known_hosts = credential.and_then(|credential| credential.known_hosts_file.as_ref());
+        set("ANSIBLE_HOST_KEY_CHECKING", if known_hosts.is_some() { "True" } else { "False" }.to_owned());
+        // The name of a socket has room for about a hundred characters.
+        let share = directory.as_os_str().len() <= LONGEST_SOCKET_DIRECTORY;
+        let mut options = if share { "-C -o ControlMaster=auto -o ControlPersist=60s" } else { "-C" }.to_owned();
+        if let Some(file) = known_hosts {
+            options += &format!(" -o UserKnownHostsFile={} -o StrictHostKeyChecking=yes", file.display());
         }
+        set("ANSIBLE_SSH_ARGS", options);
         if let Some(key) = credential.and_then(|credential| credential.ssh_key_file.as_ref()) {
             let copy = directory.join("env/machine_key");
             write_private(&copy, &fs::read_to_string(key)?)?;
@@ -300,9 +299,8 @@ async fn follow(directory: &Path, mut child: Option<tokio::process::Child>, feed
             }
         }
     }
-    if canceled {
-        end_strays(directory).await;
-    }
+    // Nothing outlives its job on a controller: the job's container ends with it.
+    end_strays(directory).await;
     reader.read(feed);
     if canceled {
         return Outcome::Canceled;
