@@ -136,7 +136,7 @@ pub struct CaBundle {
     pub secret_key_ref: Option<KeyRef>,
 }
 
-/// How a group selects hosts.
+/// How a `group` of a PatchRun selects hosts: `Variable` (default) compares the group variable of each host, `InventoryGroup` takes the members of the inventory group of that name.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum GroupBy {
     /// By the value of the group variable of each host (group variables count).
@@ -146,7 +146,7 @@ pub enum GroupBy {
     InventoryGroup,
 }
 
-/// How a job is launched.
+/// How jobs are launched: `Fenced` (default) through a one-shot schedule that the controller accepts at most once, about ten seconds slower; `Direct` through the launch call, where a lost answer needs a person's decision.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum LaunchMode {
     /// By a one-shot schedule with a unique name: at most one job, whatever is lost on the way.
@@ -156,7 +156,7 @@ pub enum LaunchMode {
     Direct,
 }
 
-/// Whether the guard's report is needed for `OK`.
+/// Whether every host must report that the guard of `fettle.patching` ran: `Required` (default), or `Optional` for other playbooks, whose runs then say that the proof is weaker.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
 pub enum GuardPolicy {
     /// Every host must report `executed`.
