@@ -55,7 +55,7 @@ fn fenced_launch_with_a_paused_second_process() {
 
 #[test]
 fn fenced_launch_and_start_by() {
-    explore(Plan { start_by: 1, horizon: 3, ..fenced("fenced, startBy", Budget { late: 1, pause: 1, ..Budget::default() }) });
+    explore(Plan { start_by: 1, horizon: 3, ..fenced("fenced, startBy", Budget { crash: 1, pause: 1, ..Budget::default() }) });
 }
 
 #[test]
@@ -89,8 +89,13 @@ fn a_rival_for_the_hosts() {
 }
 
 #[test]
-fn direct_launch() {
-    explore(Plan { direct: true, ..fenced("direct", Budget { late: 1, pause: 1, cancel: 1, ..Budget::default() }) });
+fn direct_launch_with_late_requests() {
+    explore(Plan { direct: true, ..fenced("direct, late", Budget { late: 1, cancel: 1, crash: 1, ..Budget::default() }) });
+}
+
+#[test]
+fn direct_launch_with_a_paused_second_process() {
+    explore(Plan { direct: true, horizon: 1, ..fenced("direct, two processes", Budget { pause: 1, cancel: 1, ..Budget::default() }) });
 }
 
 #[test]
@@ -102,6 +107,7 @@ fn checks() {
 fn phase_after_phase() {
     explore(Plan {
         phases: &[Phase::Precheck, Phase::Apply, Phase::Postcheck],
+        horizon: 1,
         ..fenced("three phases", Budget { crash: 1, bad: 1, cancel: 1, ..Budget::default() })
     });
 }

@@ -295,8 +295,9 @@ impl Search {
         }
         let again = Object { status: choice.status, ..*read };
         let (old, new) = (&self.numbers.statuses[read.status as usize], &self.numbers.statuses[choice.status as usize]);
-        // where a phase ends, or is left, the next look is about something else
-        if results(new).count() != results(old).count() || new.phases.len() < old.phases.len() {
+        // where a phase ends, is left, or is found launched already, the next look is about something else
+        let adopted = new.phases.len() > old.phases.len() && step == Step::Nothing;
+        if results(new).count() != results(old).count() || new.phases.len() < old.phases.len() || adopted {
             return Ok(());
         }
         let facts = look(&self.plan, world, &again, &self.numbers);
@@ -702,6 +703,10 @@ fn check_arrival(plan: &Plan, world: &mut World, request: Request, late: bool) -
 
 /// The object is gone because its finalizer was taken off by us: nothing of it may be at work.
 fn check_gone(plan: &Plan, world: &World) -> Result<(), String> {
+    if plan.budget.force > 0 {
+        // what an earlier life left behind by force, this one may never have seen
+        return Ok(());
+    }
     for at in 0..world.work.len() {
         let (_, phase) = of_slot(plan, at);
         if world.executing(at).next().is_some() {

@@ -568,7 +568,12 @@ impl Draft<'_> {
         if let Some(scope) = &self.status.scope {
             self.status.hosts = Some(format!("0/{}", scope.hosts));
         }
-        self.report(Reason::Launching, &format!("{phase} is being launched"), step, Some(POLL))
+        // a check is as good as running: telling the two apart would be a write that nobody needs
+        let (reason, message) = match mode {
+            Mode::Tekton => (Reason::Running, format!("{phase} runs")),
+            Mode::Fenced | Mode::Direct => (Reason::Launching, format!("{phase} is being launched")),
+        };
+        self.report(reason, &message, step, Some(POLL))
     }
 
     /// A phase is on record and not over.
@@ -624,12 +629,7 @@ impl Draft<'_> {
                     return self.hold(phase, held);
                 }
                 if self.now < launch.intended_at + CREATE_GRACE {
-                    return self.keep(
-                        Reason::Launching,
-                        &format!("{phase} is being launched"),
-                        Step::CreatePipelineRun { phase, name },
-                        POLL,
-                    );
+                    return self.keep(Reason::Running, &format!("{phase} runs"), Step::CreatePipelineRun { phase, name }, POLL);
                 }
                 self.retry_check(entry, launch, "the PipelineRun vanished")
             }
