@@ -1,0 +1,366 @@
+//! A Kubernetes API server in this process: objects with versions, status apart from spec, finalizers, watches, and every call counted.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use axum::body::Body as Answer;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{Method, Request, Response, StatusCode};
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{calls::Calls, tekton::Tekton};
+
+/// A server; clones are one server.
+#[derive(Clone)]
+pub struct ApiServer {
+    inner: Arc<Mutex<Inner>>,
+    pub tekton: Arc<Tekton>,
+}
+
+#[derive(Default)]
+struct Inner {
+    version: u64,
+    /// By path: `apis/fettle.dev/v1alpha1/namespaces/patching/patchruns/web`.
+    objects: BTreeMap<String, Value>,
+    logs: BTreeMap<String, String>,
+    /// Collection (any namespace), and who watches it.
+    watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
+    history: Vec<(u64, String, Value)>,
+    asked: Vec<Asked>,
+}
+
+/// A call as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub method: String,
+    /// Path without the leading slash.
+    pub path: String,
+    pub code: u16,
+}
+
+impl Asked {
+    /// Whether the call changed, or could have changed, what is stored.
+    pub fn is_write(&self) -> bool {
+        self.method != "GET" && !self.path.contains("selfsubjectaccessreviews") && !self.path.contains("/events")
+    }
+}
+
+impl ApiServer {
+    pub fn new(tekton: Tekton) -> Self {
+        Self { inner: Arc::default(), tekton: Arc::new(tekton) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    /// A client whose calls go through `calls`.
+    pub fn client(&self, calls: Arc<Calls>) -> Client {
+        let this = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (this, calls) = (this.clone(), calls.clone());
+            async move { Ok::<_, Infallible>(this.take(request, &calls).await) }
+        });
+        Client::new(service, "default")
+    }
+
+    async fn take(&self, request: Request<Body>, calls: &Calls) -> Response<Answer> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().trim_start_matches('/').to_owned();
+        let query: BTreeMap<String, String> = parts
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter_map(|p| p.split_once('='))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
+        if query.contains_key("watch") {
+            return self.watch(&path, &query);
+        }
+        let body = body.collect_bytes().await.unwrap_or_default();
+        // what the caches do goes on beside the reconciles
+        let background =
+            parts.method == Method::GET && (path.ends_with("pipelineruns") || path.ends_with("taskruns") || path == "apis/tekton.dev/v1");
+        let (code, answer) = if background {
+            self.serve(&parts.method, &path, &query, &body, None)
+        } else {
+            let what = format!("{} {path}", parts.method);
+            let kind = parts.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+            calls.pass(&what, async { self.serve(&parts.method, &path, &query, &body, Some(&kind)) }).await
+        };
+        self.tekton.clone().go_on(self);
+        Response::builder().status(code).header("content-type", "application/json").body(Answer::from(answer)).unwrap()
+    }
+
+    fn serve(
+        &self,
+        method: &Method,
+        path: &str,
+        query: &BTreeMap<String, String>,
+        body: &Bytes,
+        kind: Option<&str>,
+    ) -> (StatusCode, Vec<u8>) {
+        let mut inner = self.lock();
+        let (code, answer) = if let Some(pod) = path.strip_suffix("/log") {
+            let container = query.get("container").cloned().unwrap_or_default();
+            match inner.logs.get(&format!("{pod}/{container}")).cloned() {
+                Some(text) => {
+                    inner.asked.push(Asked { method: "GET".into(), path: path.into(), code: 200 });
+                    return (StatusCode::OK, text.into_bytes());
+                }
+                None => failure(404, "NotFound", "no such pod"),
+            }
+        } else {
+            inner.serve(method, path, body, kind.unwrap_or_default())
+        };
+        inner.asked.push(Asked { method: method.to_string(), path: path.to_owned(), code });
+        (StatusCode::from_u16(code).unwrap(), answer.to_string().into_bytes())
+    }
+
+    fn watch(&self, path: &str, query: &BTreeMap<String, String>) -> Response<Answer> {
+        let (send, receive) = mpsc::unbounded_channel();
+        let mut inner = self.lock();
+        let since: u64 = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or_default();
+        let collection = path.to_owned();
+        for (_, _, event) in inner.history.iter().filter(|(version, of, _)| *version > since && *of == collection) {
+            let _ = send.send(event.clone());
+        }
+        inner.watchers.push((collection, send));
+        let lines = futures::stream::unfold(receive, |mut receive| async move {
+            let event = receive.recv().await?;
+            Some((Ok::<_, Infallible>(Bytes::from(format!("{event}\n"))), receive))
+        });
+        Response::builder().status(200).body(Answer::from_stream(lines.boxed())).unwrap()
+    }
+
+    /// Stores an object as its path says.
+    pub fn put(&self, path: &str, object: Value) {
+        let mut inner = self.lock();
+        let object = inner.dressed(path, object);
+        inner.store(path, object);
+    }
+
+    pub fn get(&self, path: &str) -> Option<Value> {
+        self.lock().objects.get(path).cloned()
+    }
+
+    /// Changes an object as a person would: a changed spec counts as a generation.
+    pub fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) {
+        let mut inner = self.lock();
+        let Some(old) = inner.objects.get(path).cloned() else { return };
+        let mut new = old.clone();
+        change(&mut new);
+        inner.replace(path, &old, new);
+    }
+
+    /// Deletes an object: at once, or when its finalizers are gone.
+    pub fn delete(&self, path: &str) {
+        let _ = self.lock().serve(&Method::DELETE, path, &Bytes::new(), "");
+    }
+
+    pub fn set_log(&self, pod: &str, container: &str, text: &str) {
+        self.lock().logs.insert(format!("{pod}/{container}"), text.to_owned());
+    }
+
+    pub fn forget_logs(&self) {
+        self.lock().logs.clear();
+    }
+
+    /// Paths of the objects whose path holds `part`.
+    pub fn paths(&self, part: &str) -> Vec<String> {
+        self.lock().objects.keys().filter(|path| path.contains(part)).cloned().collect()
+    }
+
+    pub fn asked(&self) -> Vec<Asked> {
+        self.lock().asked.clone()
+    }
+
+    pub fn forget(&self) {
+        self.lock().asked.clear();
+    }
+}
+
+impl Inner {
+    fn dressed(&mut self, path: &str, mut object: Value) -> Value {
+        self.version += 1;
+        let (collection, name) = path.rsplit_once('/').unwrap();
+        let namespace = path.split_once("namespaces/").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+        let meta = &mut object["metadata"];
+        meta["name"] = json!(name);
+        meta["namespace"] = json!(namespace);
+        meta["uid"] = json!(format!("uid-{}", self.version));
+        meta["generation"] = json!(1);
+        meta["creationTimestamp"] = json!("2026-11-21T00:00:00Z");
+        meta["resourceVersion"] = json!(self.version.to_string());
+        let (kind, version) = match collection.rsplit('/').next().unwrap() {
+            "patchruns" => ("PatchRun", "fettle.dev/v1alpha1"),
+            "automationconnections" => ("AutomationConnection", "fettle.dev/v1alpha1"),
+            "pipelineruns" => ("PipelineRun", "tekton.dev/v1"),
+            "taskruns" => ("TaskRun", "tekton.dev/v1"),
+            "configmaps" => ("ConfigMap", "v1"),
+            "secrets" => ("Secret", "v1"),
+            "pods" => ("Pod", "v1"),
+            "events" => ("Event", "events.k8s.io/v1"),
+            other => panic!("nobody serves {other}"),
+        };
+        (object["kind"], object["apiVersion"]) = (json!(kind), json!(version));
+        object
+    }
+
+    /// Stores what is complete, and tells the watchers.
+    fn store(&mut self, path: &str, mut object: Value) {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let word = if self.objects.contains_key(path) { "MODIFIED" } else { "ADDED" };
+        self.objects.insert(path.to_owned(), object.clone());
+        self.tell(path, word, &object);
+    }
+
+    fn tell(&mut self, path: &str, word: &str, object: &Value) {
+        let (namespaced, _) = path.rsplit_once('/').unwrap();
+        let everywhere = match namespaced.split_once("namespaces/") {
+            Some((head, rest)) => format!("{head}{}", rest.split_once('/').unwrap().1),
+            None => namespaced.to_owned(),
+        };
+        let event = json!({"type": word, "object": object});
+        self.watchers.retain(|(collection, send)| *collection != everywhere || send.send(event.clone()).is_ok());
+        self.history.push((self.version, everywhere, event));
+    }
+
+    fn replace(&mut self, path: &str, old: &Value, mut new: Value) {
+        if new["spec"] != old["spec"] {
+            new["metadata"]["generation"] = json!(old["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        }
+        let finalizers = new["metadata"]["finalizers"].as_array().map_or(0, Vec::len);
+        if new["metadata"]["deletionTimestamp"].is_string() && finalizers == 0 {
+            self.objects.remove(path);
+            self.version += 1;
+            self.tell(path, "DELETED", &new);
+        } else if new != *old {
+            self.store(path, new);
+        }
+    }
+
+    fn serve(&mut self, method: &Method, path: &str, body: &Bytes, kind: &str) -> (u16, Value) {
+        if path == "apis/tekton.dev/v1" {
+            let resource =
+                json!({"name": "pipelineruns", "kind": "PipelineRun", "namespaced": true, "singularName": "", "verbs": ["list"]});
+            return (200, json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "tekton.dev/v1", "resources": [resource]}));
+        }
+        if path.contains("selfsubjectaccessreviews") {
+            let mut review: Value = serde_json::from_slice(body).unwrap();
+            review["status"] = json!({"allowed": true});
+            return (201, review);
+        }
+        let status = path.ends_with("/status");
+        let at = path.trim_end_matches("/status");
+        let parsed = || serde_json::from_slice::<Value>(body).unwrap();
+        let found = self.objects.get(at).cloned();
+        match (method.as_str(), found) {
+            ("GET", Some(found)) => (200, found),
+            ("GET", None) if is_collection(at) => (200, self.list(at)),
+            ("POST", _) => {
+                let new = parsed();
+                let name = new["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let name = if name.is_empty() { format!("generated-{}", self.version) } else { name };
+                let at = format!("{at}/{name}");
+                if self.objects.contains_key(&at) {
+                    return failure(409, "AlreadyExists", "it exists");
+                }
+                let new = self.dressed(&at, new);
+                self.store(&at, new);
+                (201, self.objects[&at].clone())
+            }
+            (_, None) => failure(404, "NotFound", "it is not there"),
+            ("PUT", Some(old)) => {
+                let new = parsed();
+                if new["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]
+                    || new["metadata"]["uid"] != old["metadata"]["uid"]
+                {
+                    return failure(409, "Conflict", "somebody wrote it");
+                }
+                let mut next = if status { old.clone() } else { new.clone() };
+                next["status"] = if status { new["status"].clone() } else { old["status"].clone() };
+                self.replace(at, &old, next);
+                (200, self.objects.get(at).cloned().unwrap_or(old))
+            }
+            ("PATCH", Some(old)) => {
+                let mut next = old.clone();
+                if kind.contains("json-patch") {
+                    for op in parsed().as_array().unwrap() {
+                        let pointer = op["path"].as_str().unwrap();
+                        let there = next.pointer(pointer).cloned().unwrap_or(Value::Null);
+                        match op["op"].as_str().unwrap() {
+                            "test" if there != op["value"] => return failure(422, "Invalid", "a test of the patch failed"),
+                            "test" => {}
+                            _ => {
+                                let (parent, key) = pointer.rsplit_once('/').unwrap();
+                                next.pointer_mut(parent).unwrap()[key] = op["value"].clone();
+                            }
+                        }
+                    }
+                } else {
+                    merge(&mut next, &parsed());
+                }
+                let grew = next["metadata"]["finalizers"].as_array().map_or(0, Vec::len)
+                    > old["metadata"]["finalizers"].as_array().map_or(0, Vec::len);
+                if grew && old["metadata"]["deletionTimestamp"].is_string() {
+                    return failure(422, "Invalid", "no new finalizers can be added if the object is being deleted");
+                }
+                self.replace(at, &old, next);
+                (200, self.objects.get(at).cloned().unwrap_or(old))
+            }
+            ("DELETE", Some(old)) => {
+                let mut next = old.clone();
+                next["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
+                self.replace(at, &old, next);
+                (200, old)
+            }
+            (other, Some(_)) => panic!("nobody serves {other}"),
+        }
+    }
+
+    fn list(&self, collection: &str) -> Value {
+        let (head, plural) = collection.rsplit_once('/').unwrap();
+        let items: Vec<&Value> = self
+            .objects
+            .iter()
+            .filter(|(path, _)| path.starts_with(head) && path.rsplit('/').nth(1) == Some(plural))
+            .map(|(_, object)| object)
+            .collect();
+        let (version, kind) = items
+            .first()
+            .map_or((json!("tekton.dev/v1"), "X".to_owned()), |i| (i["apiVersion"].clone(), i["kind"].as_str().unwrap().to_owned()));
+        json!({"apiVersion": version, "kind": format!("{kind}List"), "metadata": {"resourceVersion": self.version.to_string()}, "items": items})
+    }
+}
+
+fn is_collection(path: &str) -> bool {
+    ["pipelineruns", "taskruns", "patchruns"].iter().any(|plural| path.ends_with(plural))
+}
+
+fn failure(code: u16, reason: &str, message: &str) -> (u16, Value) {
+    (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": code}))
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                if value.is_null() {
+                    into.remove(key);
+                } else {
+                    merge(into.entry(key).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}

@@ -1,0 +1,11 @@
+//! Stories of whole runs: the real reconcile against a Kubernetes API, an AAP controller, a Tekton and an archive in this process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::format_push_string, reason = "a test fails by panicking")]
+
+mod apiserver;
+mod bed;
+mod calls;
+mod crashes;
+mod proxy;
+mod stories;
+mod tekton;

@@ -1,0 +1,95 @@
+//! What stands between the manager and the controller: counts calls, and hurries schedules.
+
+use std::sync::{Arc, Mutex};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
+
+use crate::calls::Calls;
+
+/// A proxy on a port of its own; ends with its runtime.
+#[derive(Clone)]
+pub struct Proxy {
+    pub url: String,
+    state: Shared,
+}
+
+type Shared = Arc<Mutex<Inside>>;
+
+struct Inside {
+    target: String,
+    calls: Arc<Calls>,
+    client: reqwest::Client,
+}
+
+impl Proxy {
+    pub async fn start(target: &str) -> Self {
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
+        let state = Arc::new(Mutex::new(Inside { target: target.to_owned(), calls: Arc::default(), client }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(forward).with_state(state.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, state }
+    }
+
+    /// From now on calls are those of this manager.
+    pub fn count_for(&self, calls: Arc<Calls>) {
+        self.state.lock().unwrap().calls = calls;
+    }
+
+    /// From now on calls go there.
+    pub fn lead_to(&self, target: &str) {
+        self.state.lock().unwrap().target = target.to_owned();
+    }
+}
+
+async fn forward(State(state): State<Shared>, request: Request) -> Response {
+    let (target, calls, client) = {
+        let inside = state.lock().unwrap();
+        (inside.target.clone(), inside.calls.clone(), inside.client.clone())
+    };
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, 16 << 20).await.unwrap_or_default();
+    let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+    let what = format!("AAP {} {}", parts.method, parts.uri.path());
+    let call = async {
+        let mut out = client.request(parts.method.clone(), format!("{target}{path}")).body(body);
+        for (name, value) in parts.headers.iter().filter(|(name, _)| **name != header::HOST && **name != header::CONTENT_LENGTH) {
+            out = out.header(name, value);
+        }
+        let Ok(answer) = out.send().await else {
+            return Response::builder().status(StatusCode::BAD_GATEWAY).body(Body::empty()).unwrap();
+        };
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let mut response = Response::new(Body::from(answer.bytes().await.unwrap_or_default()));
+        *response.status_mut() = status;
+        for (name, value) in headers.iter().filter(|(name, _)| **name != header::TRANSFER_ENCODING && **name != header::CONNECTION) {
+            response.headers_mut().append(name, value.clone());
+        }
+        hurry(&mut response);
+        response
+    };
+    calls.pass(&what, call).await
+}
+
+/// Sets the date back by three seconds, so that a schedule that is set five ahead of it fires in two.
+fn hurry(response: &mut Response) {
+    let date = response
+        .headers()
+        .get(header::DATE)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|text| rfc2822::DateTimeParser::new().parse_timestamp(text).ok());
+    if let Some(early) = date.and_then(|date: Timestamp| date.checked_sub(SignedDuration::from_secs(3)).ok())
+        && let Ok(text) = rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&early)
+        && let Ok(value) = HeaderValue::from_str(&text)
+    {
+        response.headers_mut().insert(header::DATE, value);
+    }
+}
