@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use fettle_standins::aap::{Action, Config, Fault, Flavour, HostResult, Outcome, Running, Script, Standin, Status, Timing};
+use fettle_standins::aap::{Action, Config, Fault, Flavour, HostConfig, HostResult, Outcome, Running, Script, Standin, Status, Timing};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -591,4 +591,74 @@ async fn hours_pass_at_once_where_time_is_paused() {
     assert_eq!(job.status, Status::Successful);
     assert!(aap.now().duration_since(began) >= jiff::SignedDuration::from_hours(2));
     assert!(job.finished.unwrap().duration_since(job.started.unwrap()) >= jiff::SignedDuration::from_hours(2));
+}
+
+#[tokio::test]
+async fn a_large_inventory_comes_in_pages() {
+    let mut config = Config::example();
+    let host = config.inventories[0].hosts[0].clone();
+    config.inventories[0].hosts.extend((0..997).map(|number| HostConfig { name: format!("x-{number:03}"), ..host.clone() }));
+    let aap = Standin::builder().config(config).start().await.unwrap();
+    let client = Client::new(&aap, "execute-token");
+    let job = client.launch("apply", json!({})).await;
+    client.until(job, OVER).await;
+    client.complete(job).await;
+    for path in ["/inventories/1/hosts/", &format!("/jobs/{job}/job_host_summaries/")] {
+        let began = std::time::Instant::now();
+        let (_, first) = client.get(&format!("{path}?page_size=5000&order_by=id")).await;
+        assert_eq!((first["results"].as_array().unwrap().len(), &first["count"]), (200, &json!(1000)));
+        let (_, last) = client.get(&format!("{path}?page_size=5000&order_by=id&page=5")).await;
+        assert_eq!((last["results"].as_array().unwrap().len(), &last["next"]), (200, &Value::Null));
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_dead_dispatcher_cancels_in_name_only() {
+    let aap = held().await;
+    let client = Client::new(&aap, "execute-token");
+    let job = client.launch("apply", json!({})).await;
+    client.until(job, &["running"]).await;
+    aap.fault(Action::DispatcherDead);
+    let began = std::time::Instant::now();
+    assert_eq!(client.post(&format!("/jobs/{job}/cancel/"), json!({})).await.0, 202);
+    assert!(began.elapsed() >= Duration::from_millis(300), "slow");
+    assert_eq!(client.until(job, OVER).await["status"], "canceled");
+    aap.clear_faults();
+    aap.release(job);
+    assert!(aap.settled(Duration::from_secs(5)).await);
+    let (_, body) = client.get(&format!("/jobs/{job}/")).await;
+    assert_eq!((&body["status"], &body["event_processing_finished"]), (&json!("canceled"), &json!(false)));
+    assert!(aap.summaries(job).is_empty(), "what the playbook still did is not known");
+}
+
+#[tokio::test]
+async fn a_restarted_dispatcher_gives_jobs_up() {
+    let aap = held().await;
+    let client = Client::new(&aap, "execute-token");
+    let job = client.launch("apply", json!({})).await;
+    client.until(job, &["running"]).await;
+    aap.fault(Action::Reap);
+    let over = client.until(job, OVER).await;
+    assert_eq!(over["status"], "failed");
+    assert!(over["job_explanation"].as_str().unwrap().starts_with("Task was marked as running at system start up."));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(client.get(&format!("/jobs/{job}/")).await.1["event_processing_finished"], false);
+}
+
+#[tokio::test]
+async fn tokens_are_made_shown_once_and_revoked() {
+    let aap = started().await;
+    let admin = Client::new(&aap, "admin-token");
+    let (status, made) = admin.post("/users/execute/personal_tokens/", json!({"scope": "read"})).await;
+    assert_eq!((status, &made["scope"]), (201, &json!("read")));
+    let secret: &'static str = made["token"].as_str().unwrap().to_owned().leak();
+    let reader = Client::new(&aap, secret);
+    assert_eq!(reader.get("/me/").await.1["results"][0]["username"], "execute");
+    let id = admin.template("apply").await;
+    assert_eq!(reader.post(&format!("/job_templates/{id}/launch/"), json!({})).await.0, 403, "the token only reads");
+    assert_eq!(admin.get("/tokens/").await.1["results"][0]["token"], "************");
+    let (status, _) = admin.send(Method::DELETE, &format!("/tokens/{}/", made["id"]), None).await.unwrap();
+    assert_eq!(status.as_u16(), 204);
+    assert_eq!(reader.get("/me/").await.0, 401);
 }

@@ -381,7 +381,7 @@ fn roots(shared: &Shared, call: &Call, segments: &[&str]) -> Reply {
 
 impl Api<'_> {
     fn view(&self) -> View<'_> {
-        View { world: self.world, base: self.call.base, user: &self.user, now: self.now }
+        View::new(self.world, self.call.base, &self.user, self.now)
     }
 
     fn is_post(&self) -> bool {

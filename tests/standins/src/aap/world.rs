@@ -490,7 +490,8 @@ impl World {
         }
         // Four writers share the work, so numbers do not follow counters: blocks of four, each filled backwards.
         let block = (counter - 1) / 4;
-        let first = output.events.iter().find(|(other, _)| (*other - 1) / 4 == block).map(|(other, row)| row.id - (3 - (other - 1) % 4));
+        let others = output.events.range(block * 4 + 1..=block * 4 + 4).next();
+        let first = others.map(|(other, row)| row.id - (3 - (other - 1) % 4));
         let first = first.unwrap_or_else(|| {
             let last = self.tables.sequences.entry("event".to_owned()).or_default();
             *last += 4;

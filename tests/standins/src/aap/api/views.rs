@@ -1,5 +1,7 @@
 //! Objects as the API shows them. Key sets and types follow recorded answers of AWX 24.6.1.
 
+use std::{cell::OnceCell, collections::BTreeMap};
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -15,12 +17,23 @@ use crate::aap::{
 pub(super) const EVENT_STDOUT_LIMIT: usize = 1024;
 
 /// What an object is rendered with.
-#[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) world: &'a World,
     pub(super) base: &'a str,
     pub(super) user: &'a User,
     pub(super) now: Timestamp,
+    history: OnceCell<History<'a>>,
+    failing: OnceCell<BTreeMap<i64, usize>>,
+}
+
+/// What each host (inventory, name) went through, oldest first.
+type History<'a> = BTreeMap<i64, BTreeMap<&'a str, Vec<(&'a Job, &'a Summary)>>>;
+
+impl<'a> View<'a> {
+    /// What `user` sees of the world through the API below `base`.
+    pub(super) fn new(world: &'a World, base: &'a str, user: &'a User, now: Timestamp) -> Self {
+        Self { world, base, user, now, history: OnceCell::new(), failing: OnceCell::new() }
+    }
 }
 
 /// When the configured objects were made: the controller keeps no other time for them.
@@ -202,15 +215,28 @@ impl View<'_> {
     }
 
     fn failing_hosts(&self, inventory: &Inventory) -> usize {
-        inventory.hosts.values().filter(|host| self.last_summary(&host.name).is_some_and(|(_, last)| last.failed())).count()
+        let count = |inventory: &Inventory| {
+            let last = inventory.hosts.values().filter_map(|host| self.past(inventory.id, &host.name).last());
+            last.filter(|(_, summary)| summary.failed()).count()
+        };
+        let all = || self.world.catalog.inventories.iter().map(|(id, inventory)| (*id, count(inventory))).collect();
+        self.failing.get_or_init(all).get(&inventory.id).copied().unwrap_or(0)
     }
 
-    /// The newest summary of a host, with its job.
-    fn last_summary(&self, host: &str) -> Option<(&Job, &Summary)> {
-        self.world.outputs.iter().rev().find_map(|(job, output)| {
-            let summary = output.summaries.iter().find(|summary| summary.host == host)?;
-            Some((self.world.tables.jobs.get(job)?, summary))
-        })
+    /// The summaries of a host with their jobs, oldest first.
+    fn past(&self, inventory: i64, host: &str) -> &[(&Job, &Summary)] {
+        let history = self.history.get_or_init(|| {
+            let mut history = History::new();
+            for (job, output) in &self.world.outputs {
+                let Some(job) = self.world.tables.jobs.get(job) else { continue };
+                for summary in &output.summaries {
+                    let hosts = history.entry(job.inventory.unwrap_or(0)).or_default();
+                    hosts.entry(summary.host.as_str()).or_default().push((job, summary));
+                }
+            }
+            history
+        });
+        history.get(&inventory).and_then(|hosts| hosts.get(host)).map_or(&[], Vec::as_slice)
     }
 
     fn project_summary(&self, id: i64) -> Value {
@@ -895,15 +921,12 @@ impl View<'_> {
             .filter(|(_, group)| group.hosts.contains(&host.name))
             .map(|(id, group)| json!({"id": id, "name": group.name}))
             .collect();
-        let recent: Vec<Value> = self
-            .world
-            .outputs
+        let past = self.past(inventory.id, &host.name);
+        let recent: Vec<Value> = past
             .iter()
             .rev()
-            .filter(|(_, output)| output.summaries.iter().any(|summary| summary.host == host.name))
-            .filter_map(|(job, _)| self.world.tables.jobs.get(job))
             .take(5)
-            .map(|job| {
+            .map(|(job, _)| {
                 json!({
                     "id": job.id, "name": job.name, "type": "job", "status": job.shown(),
                     "finished": stamp_or_null(job.finished),
@@ -916,7 +939,7 @@ impl View<'_> {
             "user_capabilities": {"edit": self.admin(), "delete": self.admin()},
             "groups": {"count": groups.len(), "results": groups}, "recent_jobs": recent,
         });
-        let last = self.last_summary(&host.name);
+        let last = past.last();
         if let Some((job, last)) = last {
             related.insert("last_job".to_owned(), json!(self.url("jobs", job.id)));
             related.insert("last_job_host_summary".to_owned(), json!(self.url("job_host_summaries", last.id)));
