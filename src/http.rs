@@ -172,7 +172,10 @@ impl Server {
             tracing::info!(ca = %ca.display(), "clients must trust this CA");
         }
         let archive = args.archive.open()?;
-        archive.probe().await?;
+        // an archive that is away for a while is a matter of /ready
+        if let Err(error) = archive.probe().await {
+            tracing::error!(%error, "the archive cannot be written to now");
+        }
         let failed = |source| Error::Listen { address: args.listen, source };
         let listener = TcpListener::bind(args.listen).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;

@@ -389,6 +389,11 @@ async fn leftovers_of_a_killed_process_are_swept_from_the_directory() {
     file.set_modified(before).unwrap();
     archive.sweep(clock::now(), DAY * 30, DAY * 365).await.unwrap();
     assert!(!staged.exists());
+    std::fs::create_dir_all(directory.path().join("probe")).unwrap();
+    let probe = directory.path().join("probe/00");
+    std::fs::write(&probe, b"fettle").unwrap();
+    let swept = archive.sweep(clock::now() + DAY * 2, DAY * 30, DAY * 365).await.unwrap();
+    assert_eq!((swept.leftovers, probe.exists()), (1, false), "what a killed probe left");
     assert_eq!(read(&archive).await.unwrap(), b"log");
 }
 

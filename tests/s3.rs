@@ -78,8 +78,8 @@ fn in_s3(name: &str, test: impl Future<Output = ()>) {
         .env("BUCKET_DIRECTORY", gateway.directory.path())
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
-    assert!(ran.status.success() && text.contains("1 passed"), "{text}");
+    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[derive(Parser)]

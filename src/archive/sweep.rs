@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, future::ready};
 use jiff::{SignedDuration, Timestamp};
 use object_store::{ObjectMeta, ObjectStore as _, ObjectStoreExt as _, path::Path};
 
@@ -88,19 +88,18 @@ impl Archive {
         Ok(folder)
     }
 
+    /// Markers that lead nowhere, and what killed probes left.
     async fn sweep_index(&self, now: Timestamp, live: &BTreeSet<Key>) -> Result<u64, Error> {
-        let stale: Vec<Path> = self
-            .store
-            .list(Some(&Path::from("runs")))
-            .try_filter_map(async |marker| {
-                let key = marker.location.filename().and_then(|name| Key::parse(name).ok());
-                let leads_nowhere = key.is_some_and(|key| !live.contains(&key)) && age(&marker, now) > LEFTOVER;
-                Ok(leads_nowhere.then_some(marker.location))
-            })
-            .try_collect()
-            .await?;
-        for marker in &stale {
-            self.store.delete(marker).await?;
+        let old = |object: &ObjectMeta| age(object, now) > LEFTOVER;
+        let leads_nowhere = |object: &ObjectMeta| {
+            let key = object.location.filename().and_then(|name| Key::parse(name).ok());
+            key.is_some_and(|key| !live.contains(&key))
+        };
+        let markers = self.store.list(Some(&Path::from("runs"))).try_filter(|object| ready(old(object) && leads_nowhere(object)));
+        let probes = self.store.list(Some(&Path::from("probe"))).try_filter(|object| ready(old(object)));
+        let stale: Vec<Path> = markers.chain(probes).map_ok(|object| object.location).try_collect().await?;
+        for object in &stale {
+            self.store.delete(object).await?;
         }
         Ok(stale.len() as u64)
     }
@@ -118,7 +117,12 @@ impl Archive {
 fn remove_staged(mut folders: Vec<PathBuf>) -> std::io::Result<u64> {
     let mut removed = 0;
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
+        let entries = match std::fs::read_dir(folder) {
+            // emptied and removed in the meantime
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let kind = entry.file_type()?;
             let name = entry.file_name();
