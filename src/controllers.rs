@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub mod automation_connection;
+pub mod janitor;
 pub mod patch_run;
 pub mod sessions;
 pub mod settings_watch;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     archive::{self, remote},
     clients::http::{Denied, UrlPolicy},
-    controllers::{Context, automation_connection, patch_run, sessions::Sessions, settings_watch, tekton_watch::TektonWatch},
+    controllers::{Context, automation_connection, janitor, patch_run, sessions::Sessions, settings_watch, tekton_watch::TektonWatch},
     lease,
     metrics::{CONTENT_TYPE, Metrics},
     names,
@@ -93,7 +93,9 @@ pub async fn run(args: ManagerArgs, client: Client, api_server: Vec<Denied>, sto
 
     let work = CancellationToken::new();
     let (connections, connection_store) = automation_connection::start(&client);
-    let policy = UrlPolicy { denied: api_server, ..UrlPolicy::default() };
+    let mut denied = api_server;
+    denied.extend(own_service(&args.server).await);
+    let policy = UrlPolicy { denied, ..UrlPolicy::default() };
     let ctx = Arc::new(Context {
         client: client.clone(),
         namespace: args.namespace.clone(),
@@ -110,7 +112,11 @@ pub async fn run(args: ManagerArgs, client: Client, api_server: Vec<Denied>, sto
     let mut controllers = tokio::spawn({
         let (ctx, work) = (ctx.clone(), work.clone());
         async move {
-            futures::join!(automation_connection::run(connections, ctx.clone(), work.clone()), patch_run::run(ctx, work));
+            futures::join!(
+                automation_connection::run(connections, ctx.clone(), work.clone()),
+                patch_run::run(ctx.clone(), work.clone()),
+                janitor::run(ctx, work),
+            );
         }
     });
     tokio::select! {
@@ -126,6 +132,18 @@ pub async fn run(args: ManagerArgs, client: Client, api_server: Vec<Denied>, sto
     lease_stop.cancel();
     let _ = lease_task.await;
     Ok(())
+}
+
+/// Where our own server is: a connection must not lead there.
+async fn own_service(url: &str) -> Vec<Denied> {
+    let Some(host) = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)) else { return vec![] };
+    match tokio::net::lookup_host((host.trim_matches(['[', ']']), 0)).await {
+        Ok(addresses) => addresses.map(|a| Denied { address: a.ip(), port: None }).collect(),
+        Err(error) => {
+            tracing::warn!(%error, host, "looking up fettle server");
+            vec![]
+        }
+    }
 }
 
 fn health(metrics: &Metrics) -> Router {

@@ -222,7 +222,7 @@ impl Look<'_> {
             Ok(None) => {}
             Ok(Some(map)) => {
                 if let Some((status, hosts)) = scope::read(&map, &seen.facts.run_key) {
-                    seen.facts.scope = ScopeFact::Fixed(status, hosts)
+                    seen.facts.scope = ScopeFact::Fixed(status, hosts);
                 } else {
                     let why = format!("ConfigMap {name} exists and was not written by Fettle for this run; delete it");
                     seen.facts.gate = Gate::Wait(Reason::InventoryUnavailable, why);
