@@ -40,6 +40,7 @@ heartbeat() {
 	while :; do
 		sleep 20 &
 		wait $!
+		kill -0 $$ 2>/dev/null || exit
 		printf '        %.0f s: %s\n' "$(seconds_since "$1")" "$(tail -n 1 "$2" | tr -d '\r' | cut -c1-110)"
 	done
 }
