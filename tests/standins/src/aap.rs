@@ -600,7 +600,7 @@ impl Shared {
         }
         self.lock().finish(job, &outcome, timed_out, self.clock.now());
         self.wake.notify_one();
-        writers.join_all().await;
+        while writers.join_next().await.is_some() {}
         tokio::time::sleep(lag).await;
         let mut world = self.lock();
         if let Some(job) = world.tables.jobs.get_mut(&job)

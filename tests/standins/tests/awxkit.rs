@@ -65,16 +65,20 @@ async fn start(data: &Path) -> Running {
     Standin::builder().config(config).executor(runner).data(data).start().await.unwrap()
 }
 
-async fn get(aap: &Running, path: &str) -> Value {
+fn client() -> reqwest::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    reqwest::Client::new()
+}
+
+async fn get(aap: &Running, path: &str) -> Value {
     let url = format!("{}/api/v2{path}", aap.url);
-    let text = reqwest::Client::new().get(url).bearer_auth("admin-token").send().await.unwrap().text().await.unwrap();
+    let text = client().get(url).bearer_auth("admin-token").send().await.unwrap().text().await.unwrap();
     serde_json::from_str(&text).unwrap_or(Value::String(text))
 }
 
 async fn post(aap: &Running, path: &str, body: Value) -> (u16, Value) {
     let url = format!("{}/api/v2{path}", aap.url);
-    let answer = reqwest::Client::new().post(url).bearer_auth("execute-token").json(&body).send().await.unwrap();
+    let answer = client().post(url).bearer_auth("execute-token").json(&body).send().await.unwrap();
     (answer.status().as_u16(), answer.json().await.unwrap_or_default())
 }
 
@@ -156,8 +160,7 @@ async fn a_cancel_ends_the_processes() {
     until(60, "the sleep runs", || processes("sleep 31557.5") > 0).await;
     assert_eq!(status(&aap, job), Status::Running);
     let url = format!("{}/api/v2/jobs/{job}/cancel/", aap.url);
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let answer = reqwest::Client::new().post(&url).bearer_auth("admin-token").send().await.unwrap();
+    let answer = client().post(&url).bearer_auth("admin-token").send().await.unwrap();
     assert_eq!(answer.status(), 202);
     until(30, "the job is over", || status(&aap, job) == Status::Canceled).await;
     until(10, "no process is left", || processes("sleep 31557.5") == 0).await;
@@ -182,7 +185,6 @@ async fn a_killed_controller_takes_its_playbooks_up_again() {
 async fn schedules_empty_plays_and_limits_as_ansible_has_them() {
     let data = tempfile::tempdir().unwrap();
     let aap = start(data.path()).await;
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let start = aap.now().checked_add(jiff::SignedDuration::from_secs(2)).unwrap().strftime("%Y%m%dT%H%M%SZ").to_string();
     let body = json!({
         "name": "fettle-k-apply", "unified_job_template": 4, "limit": "db-1",
@@ -213,4 +215,43 @@ async fn schedules_empty_plays_and_limits_as_ansible_has_them() {
     let text = get(&aap, &format!("/jobs/{}/stdout/?format=txt_download", fired.id)).await;
     assert!(text.as_str().unwrap().contains("schedule fettle-k-apply"), "{text}");
     assert_eq!(aap.summaries(fired.id)[0].ignored, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_asked_to_leave_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.yaml");
+    // JSON is YAML.
+    std::fs::write(&file, serde_json::to_vec(&config()).unwrap()).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let venv = environment(&here().join("../../ansible/requirements.txt"));
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_aap-standin"))
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .arg("--config")
+        .arg(&file)
+        .arg("--data")
+        .arg(directory.path().join("data"))
+        .arg("--ansible-runner")
+        .arg(venv.join("bin/ansible-runner"))
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let http = client();
+    let launch = format!("http://127.0.0.1:{port}/_standin/launch");
+    let body = json!({"template": "sleep", "prompts": {"limit": "web-1", "extra_vars": {"seconds": 28_811.5}}});
+    for _ in 0..100 {
+        if http.post(&launch).json(&body).send().await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    until(60, "the sleep runs", || processes("sleep 28811.5") > 0).await;
+    let pid = program.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let left = tokio::time::timeout(Duration::from_secs(30), program.wait()).await.unwrap().unwrap();
+    assert!(left.success(), "{left:?}");
+    assert_eq!(processes("sleep 28811.5"), 0);
+    let state = std::fs::read(directory.path().join("data/state.json")).unwrap();
+    let state: Value = serde_json::from_slice(&state).unwrap();
+    assert_eq!(state["jobs"]["1"]["status"], "canceled");
 }
