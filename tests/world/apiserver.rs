@@ -178,6 +178,13 @@ impl ApiServer {
         self.lock().objects.keys().filter(|path| path.contains(part)).cloned().collect()
     }
 
+    /// Every version of an object that was ever stored.
+    pub fn versions(&self, path: &str) -> Vec<Value> {
+        let (name, inner) = (path.rsplit('/').next().unwrap(), self.lock());
+        let events = inner.history.iter().map(|(_, _, event)| &event["object"]);
+        events.filter(|o| o["metadata"]["name"] == name && path.contains("/patchruns/") && o["kind"] == "PatchRun").cloned().collect()
+    }
+
     pub fn asked(&self) -> Vec<Asked> {
         self.lock().asked.clone()
     }

@@ -48,6 +48,10 @@ pub struct Bed {
     manager: Option<Manager>,
     /// Whether launches are paused.
     pub pause: bool,
+    /// Time between two reconciles.
+    pub poll: Duration,
+    /// How often a manager died by itself.
+    pub deaths: usize,
 }
 
 struct Manager {
@@ -78,7 +82,17 @@ impl Bed {
         let proxy = Proxy::start(&aap.url).await;
         let directory = tempfile::tempdir().unwrap();
         let archive = Archive::directory(directory.path().to_owned()).unwrap();
-        let bed = Self { api: ApiServer::new(tekton), aap, proxy, archive, directory, manager: None, pause: false };
+        let bed = Self {
+            api: ApiServer::new(tekton),
+            aap,
+            proxy,
+            archive,
+            directory,
+            manager: None,
+            pause: false,
+            poll: Duration::from_millis(25),
+            deaths: 0,
+        };
         bed.tenant(NAMESPACE);
         bed
     }
@@ -202,7 +216,7 @@ impl Bed {
             for (namespace, name) in names {
                 self.reconcile(namespace, name).await;
             }
-            tokio::time::sleep(Duration::from_millis(25)).await;
+            tokio::time::sleep(self.poll).await;
         }
     }
 
@@ -234,6 +248,7 @@ impl Bed {
             }
         };
         if dead {
+            self.deaths += 1;
             self.kill();
         }
     }
@@ -281,6 +296,23 @@ impl Bed {
     /// Writes since the last time they were forgotten.
     pub fn writes(&self) -> Vec<Asked> {
         self.api.asked().into_iter().filter(Asked::is_write).collect()
+    }
+
+    /// The statuses of a run as they were written: state, phase and reason.
+    pub fn statuses_written(&self, name: &str) -> Vec<String> {
+        self.api
+            .versions(&run_path(NAMESPACE, name))
+            .iter()
+            .map(|run| {
+                let entry = run["status"]["phases"].as_array().and_then(|p| p.last()).cloned().unwrap_or_default();
+                format!("{} {} {}", run["status"]["state"], run["status"]["conditions"][0]["message"], entry["result"])
+            })
+            .fold(vec![], |mut all, text| {
+                if all.last() != Some(&text) {
+                    all.push(text);
+                }
+                all
+            })
     }
 
     /// Hosts that are in the ledger.

@@ -1,6 +1,13 @@
 //! Stories of whole runs: the real reconcile against a Kubernetes API, an AAP controller, a Tekton and an archive in this process.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::format_push_string, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::format_push_string,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
 
 mod apiserver;
 mod bed;
