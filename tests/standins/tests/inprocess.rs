@@ -158,7 +158,7 @@ async fn a_schedule_runs_once_under_its_name() {
     let client = Client::new(&aap, "execute-token");
     let id = client.template("apply").await;
     let body = json!({
-        "name": "fettle-k-apply", "unified_job_template": id, "rrule": one_shot(&aap, 2), "limit": "web-1",
+        "name": "fettle-k-apply", "unified_job_template": id, "rrule": one_shot(&aap, 5), "limit": "web-1",
         "extra_data": {"fettle_run_key": "k"},
     });
     let answers = futures::future::join_all((0..20).map(|_| client.post("/schedules/", body.clone()))).await;
@@ -166,7 +166,7 @@ async fn a_schedule_runs_once_under_its_name() {
     assert_eq!(answers.iter().filter(|(status, _)| *status == 400).count(), 19);
     let (_, late) = client.post("/schedules/", body.clone()).await;
     assert_eq!(late, json!({"__all__": ["Schedule with this Unified job template and Name already exists."]}));
-    tokio::time::sleep(Duration::from_millis(3500)).await;
+    tokio::time::sleep(Duration::from_millis(6500)).await;
     let (_, jobs) = client.get("/unified_jobs/?schedule__name=fettle-k-apply").await;
     assert_eq!(jobs["count"], 1, "{jobs}");
     let job = &jobs["results"][0];
@@ -182,11 +182,11 @@ async fn requests_under_way_together_meet_at_the_constraint() {
     let aap = started().await;
     let client = Client::new(&aap, "execute-token");
     // The first is held up before its commit, so the second arrives before and commits first.
-    aap.fault(Fault::on("POST", "/schedules/", Action::LateCommit { seconds: 0.3 }));
+    aap.fault(Fault::on("POST", "/schedules/", Action::LateCommit { seconds: 1.0 }));
     let body = json!({"name": "s", "unified_job_template": 3, "rrule": one_shot(&aap, 3600)});
     let late = client.post("/schedules/", body.clone());
     let early = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         client.post("/schedules/", body.clone()).await
     };
     let ((late, message), (early, _)) = tokio::join!(late, early);
@@ -202,7 +202,7 @@ async fn past_and_disabled_schedules_never_run() {
     let body = |name: &str, rrule: String| json!({"name": name, "unified_job_template": id, "rrule": rrule});
     let (status, past) = client.post("/schedules/", body("past", one_shot(&aap, -60))).await;
     assert_eq!((status, &past["next_run"]), (201, &Value::Null));
-    let (_, soon) = client.post("/schedules/", body("soon", one_shot(&aap, 2))).await;
+    let (_, soon) = client.post("/schedules/", body("soon", one_shot(&aap, 5))).await;
     assert_ne!(soon["next_run"], Value::Null);
     let path = format!("/schedules/{}/", soon["id"]);
     let (status, off) = client.send(Method::PATCH, &path, Some(json!({"enabled": false}))).await.unwrap();
@@ -211,7 +211,7 @@ async fn past_and_disabled_schedules_never_run() {
     assert_eq!((&other["limit"], &other["enabled"]), (&json!("db-1"), &json!(false)));
     let (status, _) = client.send(Method::PATCH, &path, Some(json!({"forks": 3}))).await.unwrap();
     assert_eq!(status.as_u16(), 400, "not prompted for");
-    tokio::time::sleep(Duration::from_millis(3200)).await;
+    tokio::time::sleep(Duration::from_millis(6200)).await;
     assert!(aap.jobs().is_empty());
 }
 
@@ -266,7 +266,7 @@ async fn cancels_are_requests() {
     assert_eq!(client.post(&cancel(lost), json!({})).await.0, 202);
     assert_eq!(client.until(lost, OVER).await["status"], "canceled");
 
-    aap.fault(Action::Resurrect { seconds: 0.3 });
+    aap.fault(Action::Resurrect { seconds: 1.0 });
     let back = client.launch("reboot", json!({})).await;
     client.until(back, &["running"]).await;
     client.post(&cancel(back), json!({})).await;
@@ -293,12 +293,12 @@ async fn answers_can_be_lost_broken_late_and_wrong() {
     assert!(launch().await.is_err());
     assert_eq!(aap.jobs().len(), 1, "a reset before commits nothing");
 
-    aap.fault(Fault::on("POST", "/job_templates/*/launch/", Action::LateCommit { seconds: 0.3 }));
+    aap.fault(Fault::on("POST", "/job_templates/*/launch/", Action::LateCommit { seconds: 1.0 }));
     let short = reqwest::Client::builder().timeout(Duration::from_millis(50)).build().unwrap();
     let url = format!("{}/api/v2{path}", aap.url);
     assert!(short.post(&url).bearer_auth(client.token).json(&json!({})).send().await.unwrap_err().is_timeout());
     assert_eq!(aap.jobs().len(), 1);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(aap.jobs().len(), 2, "committed after the caller left");
 
     aap.fault(Fault::on("GET", "/me/", Action::Status { code: 429, body: None, retry_after: Some(2) }));
@@ -310,10 +310,10 @@ async fn answers_can_be_lost_broken_late_and_wrong() {
     assert!(client.send(Method::GET, "/me/", None).await.is_err());
     assert_eq!(client.get("/me/").await.0, 200);
 
-    aap.fault(Action::Down { seconds: 0.4 });
+    aap.fault(Action::Down { seconds: 1.5 });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(client.send(Method::GET, "/ping/", None).await.unwrap_err().is_connect());
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(client.get("/ping/").await.0, 200);
     assert_eq!(aap.count("POST", "/job_templates/{}/launch/"), 3);
 }
@@ -345,7 +345,7 @@ async fn jobs_can_end_in_every_misleading_way() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(client.get(&format!("/jobs/{silent}/")).await.1["event_processing_finished"], false);
 
-    aap.fault(Action::FinishedWhileRunning { seconds: 0.3 });
+    aap.fault(Action::FinishedWhileRunning { seconds: 0.6 });
     let early = client.launch("apply", json!({})).await;
     let mut seen = false;
     for _ in 0..200 {
@@ -358,7 +358,7 @@ async fn jobs_can_end_in_every_misleading_way() {
     }
     assert!(seen);
 
-    aap.fault(Action::EventLag { seconds: 0.3 });
+    aap.fault(Action::EventLag { seconds: 1.0 });
     let late = client.launch("apply", json!({})).await;
     client.until(late, OVER).await;
     assert_eq!(client.get(&format!("/jobs/{late}/job_host_summaries/")).await.1["count"], 0);

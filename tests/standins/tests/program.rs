@@ -128,10 +128,10 @@ async fn the_controller_can_be_down_for_a_while() {
     let _program = bed.start().await;
     let launched = bed.post("/_standin/launch", json!({"template": "apply", "prompts": {"limit": "db-1"}})).await.unwrap();
     assert_eq!(launched, (201, json!({"job": 1})));
-    bed.post("/_standin/faults", json!({"action": "down", "seconds": 1.0})).await.ok();
+    bed.post("/_standin/faults", json!({"action": "down", "seconds": 3.0})).await.ok();
     tokio::time::sleep(Duration::from_millis(200)).await;
     let refused = bed.http.get(bed.url("/api/v2/ping/")).send().await.unwrap_err();
     assert!(refused.is_connect(), "{refused:?}");
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_millis(3500)).await;
     assert_eq!(bed.get("/api/v2/ping/").await["version"], "24.6.1");
 }

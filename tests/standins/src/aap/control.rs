@@ -3,7 +3,7 @@
 //! | request | does |
 //! |---|---|
 //! | `GET /_standin/health` | 200 once it serves |
-//! | `POST /_standin/faults` | switches a fault on (JSON of [`Fault`](super::Fault)); 201 `{"id": n}` |
+//! | `POST /_standin/faults` | switches a fault on (JSON of [`Fault`]); 201 `{"id": n}` |
 //! | `GET /_standin/faults` | the faults, with how many matches each has seen |
 //! | `DELETE /_standin/faults`, `DELETE /_standin/faults/N` | switches all, or one, off; 204 |
 //! | `GET /_standin/requests` | `{"requests": […], "counts": {"POST /schedules/": 1, …}}` |

@@ -82,7 +82,14 @@ impl Executor for Runner {
         async move {
             let prepared = runner.start(&assignment);
             match prepared {
-                Ok((directory, child)) => follow(&directory, Some(child), &feed).await,
+                Ok((directory, child)) => {
+                    let outcome = follow(&directory, Some(child), &feed).await;
+                    if assignment.directory.is_none() {
+                        // Nobody takes this run up again.
+                        let _ = fs::remove_dir_all(&directory);
+                    }
+                    outcome
+                }
                 Err(error) => Outcome::Error { traceback: format!("the job could not be started: {error}") },
             }
         }
