@@ -45,6 +45,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Names and addresses of the node this process runs on, in lower case.
     pub own_nodes: BTreeSet<String>,
+    /// Scopes that were read, by run key.
+    pub scopes: patch_run::scope::Cache,
     /// Failures in a row, by object; for the waits between tries.
     pub backoff: backoff::Backoff,
 }

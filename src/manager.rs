@@ -107,6 +107,7 @@ pub async fn run(args: ManagerArgs, client: Client, api_server: Vec<Denied>, sto
         recorder: Recorder::new(client, Reporter { controller: names::MANAGER.into(), instance: Some(args.identity) }),
         metrics: metrics.clone(),
         own_nodes: args.node_names.iter().map(|n| n.trim().to_lowercase()).filter(|n| !n.is_empty()).collect::<BTreeSet<_>>(),
+        scopes: patch_run::scope::Cache::default(),
         backoff: crate::controllers::backoff::Backoff::default(),
     });
     let mut controllers = tokio::spawn({

@@ -148,7 +148,11 @@ impl Look<'_> {
 
     /// `phase` is on record and not over.
     async fn during(&self, seen: &mut Seen, status: &PatchRunStatus, phase: Phase, entry: &PhaseStatus) -> Result<(), Error> {
-        self.scope(seen).await?;
+        // it is immutable: what was read once is not read again while the phase goes on
+        match self.ctx.scopes.get(&seen.facts.run_key) {
+            Some((status, hosts)) => seen.facts.scope = ScopeFact::Fixed(status, hosts),
+            None => self.scope(seen).await?,
+        }
         if !matches!(seen.facts.scope, ScopeFact::Fixed(..)) {
             let why =
                 "the ConfigMap with the hosts of this run is gone or was replaced; the phase goes on, its end cannot be proven without it";
@@ -222,6 +226,7 @@ impl Look<'_> {
             Ok(None) => {}
             Ok(Some(map)) => {
                 if let Some((status, hosts)) = scope::read(&map, &seen.facts.run_key) {
+                    self.ctx.scopes.put(&seen.facts.run_key, &status, &hosts);
                     seen.facts.scope = ScopeFact::Fixed(status, hosts);
                 } else {
                     let why = format!("ConfigMap {name} exists and was not written by Fettle for this run; delete it");
@@ -541,6 +546,11 @@ impl Look<'_> {
                         Err(error) => return Err(error),
                     },
                 };
+                // another controller has jobs of these numbers too: what ends or stops something must come from the one that was launched on
+                let ordinary = matches!(&job, Job::Found { mismatch: None, over: None, .. });
+                if !ordinary && let Some(pins) = self.other_controller(&session, &pins).await? {
+                    return Ok(decide::Aap { pins, schedule: Schedule::Absent, job: Job::NotFound, baseline: None });
+                }
                 (Schedule::Absent, job)
             } else {
                 let controller = session.aap.discover().await?;
@@ -569,6 +579,12 @@ impl Look<'_> {
                 false
             }
         })
+    }
+
+    /// The pins a launch would get now, when the session leads to another controller than the pinned one.
+    async fn other_controller(&self, session: &Session, pins: &Pinned) -> Result<Option<Pinned>, aap::Error> {
+        let install_uuid = session.aap.discover().await?.value.install_uuid;
+        Ok((install_uuid != pins.install_uuid).then(|| Pinned { install_uuid, ..pins.clone() }))
     }
 
     /// The schedule of a try, searched by name over all templates, and its job.

@@ -1,6 +1,9 @@
 //! The scope: the exact host set of a run, resolved once, and the ConfigMap that fixes it. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
 
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::Deserialize;
@@ -45,6 +48,29 @@ pub struct Host {
     pub variables: BTreeMap<String, Value>,
     /// The groups it is in, at any depth.
     pub groups: BTreeSet<String>,
+}
+
+/// Scopes that were read, by run key. They are immutable, so nothing in here can be out of date.
+#[derive(Default)]
+pub struct Cache(Mutex<BTreeMap<String, (ScopeStatus, BTreeSet<String>)>>);
+
+impl Cache {
+    /// Most scopes kept; with more, all are read again.
+    const MOST: usize = 512;
+
+    /// The scope of that run key.
+    pub fn get(&self, run_key: &str) -> Option<(ScopeStatus, BTreeSet<String>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(run_key).cloned()
+    }
+
+    /// Keeps a scope.
+    pub fn put(&self, run_key: &str, status: &ScopeStatus, hosts: &BTreeSet<String>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= Self::MOST {
+            kept.clear();
+        }
+        kept.insert(run_key.to_owned(), (status.clone(), hosts.clone()));
+    }
 }
 
 /// Selects the hosts of a run from an inventory. `ledger` is the identity of the controller; `own_nodes` are names and addresses of the node the operator runs on.
