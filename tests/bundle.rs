@@ -60,8 +60,9 @@ fn the_bundle_is_current() {
     let annotations: serde_json::Map<String, Value> = LABELS.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
     let annotations = json!({"annotations": annotations});
     generated::check("bundle/metadata/annotations.yaml", &format!("{HEADER}{}", yaml::to_string(&annotations).unwrap()));
-    let labels: String = LABELS.iter().map(|(key, value)| format!("LABEL {key}={value}\n")).collect();
-    let image = format!("{HEADER}FROM scratch\n{labels}COPY bundle/manifests /manifests/\nCOPY bundle/metadata /metadata/\n");
+    let labels: Vec<String> = LABELS.iter().map(|(key, value)| format!("LABEL {key}={value}")).collect();
+    let labels = labels.join("\n");
+    let image = format!("{HEADER}FROM scratch\n{labels}\nCOPY bundle/manifests /manifests/\nCOPY bundle/metadata /metadata/\n");
     generated::check("bundle.Dockerfile", &image);
 }
 
@@ -239,7 +240,7 @@ impl Images {
 
 /// The documents of a YAML file.
 fn documents(file: &str) -> Vec<Value> {
-    let text = fs::read_to_string(generated::path(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let text = fs::read_to_string(generated::path(file)).unwrap();
     serde_yaml::Deserializer::from_str(&text).map(|document| Value::deserialize(document).unwrap()).filter(|v| !v.is_null()).collect()
 }
 

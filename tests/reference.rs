@@ -87,7 +87,7 @@ fn type_of(schema: &Value) -> String {
         ("boolean", _) => "`true` or `false`".to_owned(),
         ("array", _) => format!("list of {}{}", type_of(&schema["items"]), bounds("minItems", "maxItems", " entries")),
         ("object", _) => "object".to_owned(),
-        (other, _) => panic!("a type without a name in the reference: {other:?}"),
+        (other, _) => unreachable!("a type without a name in the reference: {other:?}"),
     }
 }
 
