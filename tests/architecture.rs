@@ -1,0 +1,222 @@
+//! The layers of the source, as `src/lib.rs` draws them: who may use whom, and what appears nowhere.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Longest file, in lines of product code (tests inside it not counted).
+const LONGEST: usize = 700;
+/// The state machine of a run may be longer: its cases read best in one place.
+const LONGER: &[(&str, usize)] = &[("controllers/patch_run/decide.rs", 1250)];
+
+/// Module, as a file under `src` without `.rs`, and the only modules of this crate it may use.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("api", &["api"]),
+    ("conditions", &[]),
+    ("names", &["api"]),
+    ("events", &["api"]),
+    ("settings", &[]),
+    ("status", &["names"]),
+    ("clock", &[]),
+    ("yaml", &[]),
+    ("metrics", &[]),
+    ("archive/record", &["api"]),
+    ("archive/key", &["api"]),
+    ("archive", &["api", "archive", "clock"]),
+    ("clients", &["api", "clients", "names", "yaml"]),
+    ("controllers/patch_run/decide", &["api", "archive::record", "conditions", "names"]),
+    ("controllers/patch_run/verdict", &["api", "archive::record"]),
+    ("controllers/patch_run/scope", &["api", "names", "yaml"]),
+    ("controllers/patch_run/checks", &["api", "clients::tekton", "names"]),
+    ("controllers/automation_connection/decide", &["api", "clients::aap", "conditions"]),
+];
+
+/// Modules that decide: no IO, no waiting, no clock.
+const PURE: &[&str] = &[
+    "api",
+    "conditions",
+    "names",
+    "events",
+    "archive/record",
+    "controllers/patch_run/decide",
+    "controllers/patch_run/verdict",
+    "controllers/patch_run/scope",
+    "controllers/patch_run/checks",
+    "controllers/automation_connection/decide",
+];
+
+fn sources() -> Vec<(String, String)> {
+    fn walk(directory: &Path, into: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, into);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                into.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = vec![];
+    walk(&root, &mut paths);
+    paths.sort();
+    let read =
+        |path: &PathBuf| (path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), product(&fs::read_to_string(path).unwrap()));
+    paths.iter().map(read).collect()
+}
+
+/// The text up to the tests of the file, without comments.
+fn product(text: &str) -> String {
+    let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+}
+
+/// Modules of this crate that a file uses: `crate::a::b` and `crate::{a, b::c}`, each as far as its modules (lower case) go.
+fn used(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices("crate::") {
+        // not the end of another word, and not the `crate` of a macro or of `pub(crate)`
+        if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let mut tree = String::new();
+        let mut depth = 0;
+        for c in text[at + "crate::".len()..].chars() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                c if depth == 0 && !(c.is_alphanumeric() || c == '_' || c == ':') => break,
+                _ => {}
+            }
+            tree.extend(Some(c).filter(|c| !c.is_whitespace()));
+        }
+        flatten("", &tree, &mut found);
+    }
+    found
+}
+
+fn flatten(head: &str, tree: &str, into: &mut BTreeSet<String>) {
+    let mut parts = vec![];
+    let (mut depth, mut start) = (0, 0);
+    for (i, c) in tree.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&tree[start..i]);
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&tree[start..]);
+    for part in parts.into_iter().filter(|p| !p.is_empty()) {
+        if let Some((path, rest)) = part.split_once('{') {
+            flatten(&format!("{head}{path}"), rest.strip_suffix('}').unwrap_or(rest), into);
+        } else {
+            let full = format!("{head}{part}");
+            let modules: Vec<&str> = full.split("::").take_while(|s| s.starts_with(|c: char| c.is_lowercase())).collect();
+            into.insert(modules.join("::"));
+        }
+    }
+}
+
+fn is_of(file: &str, module: &str) -> bool {
+    file.strip_suffix(".rs").is_some_and(|file| file == module || file.strip_prefix(module).is_some_and(|rest| rest.starts_with('/')))
+}
+
+#[test]
+fn paths_in_uses_are_understood() {
+    let text = "use crate::{\n    api::{patch_run::{Phase, State}, reason::Reason},\n    names,\n};\nlet x = crate::yaml::from_str(y); pub(crate) fn f() {}";
+    assert_eq!(used(text), ["api::patch_run", "api::reason", "names", "yaml::from_str"].map(String::from).into());
+}
+
+#[test]
+fn every_module_uses_only_what_is_below_it() {
+    let sources = sources();
+    let mut wrong = vec![];
+    for (file, text) in &sources {
+        // the most specific layer counts
+        let Some((_, allowed)) = LAYERS.iter().filter(|(module, _)| is_of(file, module)).max_by_key(|(module, _)| module.len()) else {
+            continue;
+        };
+        for used in used(text) {
+            let fits = |layer: &&str| used == **layer || used.starts_with(&format!("{layer}::"));
+            if !allowed.iter().any(|layer| fits(&layer)) {
+                wrong.push(format!("{file} uses {used}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for (module, _) in LAYERS {
+        assert!(sources.iter().any(|(file, _)| is_of(file, module)), "there is no {module}");
+    }
+}
+
+#[test]
+fn what_decides_does_nothing() {
+    let words = [
+        "async fn",
+        ".await",
+        "kube::Client",
+        "Client,",
+        "Api<",
+        "Api::<",
+        "reqwest",
+        "tokio::",
+        "object_store",
+        "std::fs",
+        "std::net",
+        "Instant",
+        "::now()",
+    ];
+    let mut wrong = vec![];
+    for (file, text) in sources() {
+        if PURE.iter().any(|module| is_of(&file, module)) {
+            wrong.extend(words.iter().filter(|word| text.contains(**word)).map(|word| format!("{file} has {word}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn controllers_are_used_by_the_shell_only() {
+    for (file, text) in sources() {
+        let shell = ["controllers/", "controllers.rs", "manager.rs", "main.rs", "cli.rs"].iter().any(|part| file.starts_with(part));
+        let uses = used(&text).into_iter().any(|used| used.starts_with("controllers"));
+        assert!(shell || !uses, "{file} uses controllers");
+    }
+}
+
+#[test]
+fn files_are_short_and_named_after_their_module() {
+    for (file, text) in sources() {
+        assert!(!file.ends_with("mod.rs"), "{file}: a module foo is src/foo.rs");
+        let longest = LONGER.iter().find(|(longer, _)| *longer == file).map_or(LONGEST, |(_, lines)| *lines);
+        let lines = text.lines().count();
+        assert!(lines <= longest, "{file} has {lines} lines of code, at most {longest} are wanted");
+    }
+}
+
+#[test]
+fn what_must_appear_nowhere() {
+    for (file, text) in sources() {
+        for (word, why) in [
+            ("HashMap", "its order must not reach a decision: BTreeMap"),
+            ("generateName", "a repeated request would make a second object"),
+            ("generate_name", "a repeated request would make a second object"),
+            ("danger_accept_invalid", "certificates are checked"),
+            ("unsafe ", "is forbidden"),
+        ] {
+            assert!(!text.contains(word), "{file} has {word}: {why}");
+        }
+        assert!(!(file.starts_with("controllers") && text.contains("Patch::Apply")), "{file}: apply makes again what was deleted");
+        // a check's values reach its script through the environment
+        assert!(!text.lines().any(|line| line.contains("\"script\"") && line.contains("$(params")), "{file}: a parameter in a script");
+    }
+}
