@@ -296,8 +296,13 @@ impl Search {
         let again = Object { status: choice.status, ..*read };
         let (old, new) = (&self.numbers.statuses[read.status as usize], &self.numbers.statuses[choice.status as usize]);
         // where a phase ends, is left, or is found launched already, the next look is about something else
+        let tries = |status: &fettle::api::patch_run::PatchRunStatus| {
+            status.phases.iter().filter_map(|p| Some(p.launch.as_ref()?.try_)).sum::<i32>()
+        };
+        // an earlier life may have made the next try already
+        let another_try = self.plan.budget.force > 0 && tries(new) != tries(old);
         let adopted = new.phases.len() > old.phases.len() && step == Step::Nothing;
-        if results(new).count() != results(old).count() || new.phases.len() < old.phases.len() || adopted {
+        if results(new).count() != results(old).count() || new.phases.len() < old.phases.len() || adopted || another_try {
             return Ok(());
         }
         let facts = look(&self.plan, world, &again, &self.numbers);
