@@ -72,7 +72,7 @@ fn sources() -> Vec<(String, String)> {
 /// The text up to the tests of the file, without comments.
 fn product(text: &str) -> String {
     let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
 /// Modules of this crate that a file uses: `crate::a::b` and `crate::{a, b::c}`, each as far as its modules (lower case) go.
@@ -147,7 +147,7 @@ fn every_module_uses_only_what_is_below_it() {
         };
         for used in used(text) {
             let fits = |layer: &&str| used == **layer || used.starts_with(&format!("{layer}::"));
-            if !allowed.iter().any(|layer| fits(&layer)) {
+            if !allowed.iter().any(|layer| fits(layer)) {
                 wrong.push(format!("{file} uses {used}"));
             }
         }

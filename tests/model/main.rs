@@ -4,6 +4,10 @@
 //! follows every state it met fairly on until the run is over. A failure prints the shortest way to it.
 
 #![allow(
+    clippy::panic,
+    clippy::struct_excessive_bools,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::type_complexity,
     clippy::unwrap_used,
     clippy::print_stderr,
     clippy::needless_pass_by_value,

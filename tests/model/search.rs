@@ -1,6 +1,6 @@
 //! Breadth-first search over the world, and what must hold in it.
 
-use std::rc::Rc;
+use std::{collections::HashSet, rc::Rc};
 
 use fettle::{
     api::patch_run::{Phase, RunResult, State},
@@ -62,7 +62,7 @@ impl Search {
             }
             next += 1;
         }
-        let mut good = Index::new();
+        let mut good = HashSet::new();
         for (number, world) in states.iter().enumerate() {
             if let Err((trail, why)) = self.ends(world, &mut good) {
                 let trail = trail.join("\n  then ");
@@ -87,12 +87,12 @@ impl Search {
     }
 
     /// Goes on fairly until the run is over: what is away comes back, what runs ends, time goes by, reads are fresh.
-    fn ends(&mut self, from: &Rc<World>, good: &mut Index<Rc<World>, ()>) -> Result<(), (Vec<String>, String)> {
+    fn ends(&mut self, from: &Rc<World>, good: &mut HashSet<Rc<World>>) -> Result<(), (Vec<String>, String)> {
         let mut world = from.clone();
         let mut way = vec![];
         let mut trail = vec![];
         for _ in 0..200 {
-            if good.contains_key(&world) {
+            if good.contains(&world) {
                 break;
             }
             way.push(world.clone());
@@ -106,7 +106,7 @@ impl Search {
                 return Err((trail, "the run does not end although everything goes on fairly".into()));
             }
         }
-        good.extend(way.into_iter().map(|w| (w, ())));
+        good.extend(way);
         Ok(())
     }
 
@@ -137,13 +137,11 @@ impl Search {
             return result.map(|world| (label, world));
         }
         if let Some(object) = world.object {
-            for (label, result) in self.reconcile(world, &object, false) {
-                match result {
-                    Ok(next) if next == *world => {}
-                    Ok(next) => return Ok((label, next)),
-                    Err(why) => return Err(format!("{label}: {why}")),
-                }
-                break;
+            match self.reconcile(world, &object, false).into_iter().next() {
+                Some((_, Ok(next))) if next == *world => {}
+                Some((label, Ok(next))) => return Ok((label, next)),
+                Some((label, Err(why))) => return Err(format!("{label}: {why}")),
+                None => {}
             }
         }
         if let Some((label, result)) = self.progress(world).into_iter().next() {

@@ -169,10 +169,6 @@ impl ApiServer {
         self.lock().logs.insert(format!("{pod}/{container}"), text.to_owned());
     }
 
-    pub fn forget_logs(&self) {
-        self.lock().logs.clear();
-    }
-
     /// Paths of the objects whose path holds `part`.
     pub fn paths(&self, part: &str) -> Vec<String> {
         self.lock().objects.keys().filter(|path| path.contains(part)).cloned().collect()

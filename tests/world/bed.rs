@@ -176,7 +176,7 @@ impl Bed {
             recorder: Recorder::new(client, Reporter { controller: "fettle".into(), instance: None }),
             metrics,
             own_nodes: BTreeSet::new(),
-            scopes: fettle::controllers::patch_run::scope::Cache::default(),
+            scopes: patch_run::scope::Cache::default(),
             backoff: Backoff::default(),
         };
         for path in self.api.paths("/automationconnections/") {

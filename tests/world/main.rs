@@ -6,6 +6,10 @@
     clippy::panic,
     clippy::format_push_string,
     clippy::print_stderr,
+    clippy::needless_pass_by_value,
+    clippy::type_complexity,
+    clippy::large_futures,
+    clippy::unused_self,
     reason = "a test fails by panicking"
 )]
 

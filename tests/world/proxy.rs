@@ -46,7 +46,7 @@ impl Proxy {
 
     /// From now on calls go there.
     pub fn lead_to(&self, target: &str) {
-        self.state.lock().unwrap().target = target.to_owned();
+        target.clone_into(&mut self.state.lock().unwrap().target);
     }
 }
 
