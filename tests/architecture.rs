@@ -147,7 +147,7 @@ fn every_module_uses_only_what_is_below_it() {
         };
         for used in used(text) {
             let fits = |layer: &&str| used == **layer || used.starts_with(&format!("{layer}::"));
-            if !allowed.iter().any(|layer| fits(layer)) {
+            if !allowed.iter().any(fits) {
                 wrong.push(format!("{file} uses {used}"));
             }
         }
