@@ -111,10 +111,13 @@ pub async fn reconcile(run: &PatchRun, ctx: &Context) -> Result<Action, Error> {
     }
     if let Some(outcome) = act::act(ctx, run, &seen, &status, &step, now).await?
         && let Step::Launch { phase } = step
-        && let Some(known) = decide::after_launch(run, phase, status, &outcome)
+        && let Some(known) = decide::after_launch(run, phase, status.clone(), &outcome)
     {
+        // an answer that comes late changes nothing: whoever went on meanwhile finds the job by its marker
         let current = runs.get_status(&run.name_any()).await.map_err(Error::Commit)?;
-        status::commit(&runs, &current, known).await.map_err(Error::Commit)?;
+        if current.status.as_ref() == Some(&status) {
+            status::commit(&runs, &current, known).await.map_err(Error::Commit)?;
+        }
     }
     Ok(match requeue.and_then(|after| Duration::try_from(after).ok()) {
         Some(after) => Action::requeue(after),

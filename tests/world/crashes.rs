@@ -90,9 +90,9 @@ async fn everywhere(phases: &'static [&'static str], at_once: usize) {
         }
     }
     assert!(wrong.is_empty(), "{} of {} ended otherwise: {}", wrong.len(), planned, wrong.join("\n"));
-    eprintln!("{phases:?}: {} crash plans, {deaths} deaths, every end as undisturbed", planned);
+    eprintln!("{phases:?}: {planned} crash plans, {deaths} deaths, every end as undisturbed");
     // events are published beside, so that a few calls come in another order; nearly every planned call is made
-    assert!(deaths * 10 >= planned * 8, "{deaths} of {}", planned);
+    assert!(deaths * 10 >= planned * 8, "{deaths} of {planned}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

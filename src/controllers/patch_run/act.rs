@@ -99,7 +99,7 @@ impl Act<'_> {
         if on {
             finalizers.push(names::FINALIZER.to_owned());
         }
-        // the version that was just committed is not known here; the uid and the old list are what must still hold
+        // the version that was just committed is not known here; that it is the same object is what must still hold
         let patch = json!([
             {"op": "test", "path": "/metadata/uid", "value": self.run.uid()},
             {"op": "add", "path": "/metadata/finalizers", "value": finalizers},
