@@ -121,7 +121,7 @@ fn pipeline_spec(image: &str) -> Value {
         "runAsNonRoot": true,
         "seccompProfile": {"type": "RuntimeDefault"},
     });
-    let mounts = json!([{"name": "work", "mountPath": "/work"}, {"name": "tmp", "mountPath": "/tmp"}]);
+    let mounts = json!([{"name": "work", "mountPath": "/check"}, {"name": "tmp", "mountPath": "/tmp"}]);
     json!({
         "params": declared,
         "workspaces": spaces.iter().map(|name| json!({"name": name})).collect::<Vec<_>>(),
@@ -153,8 +153,8 @@ fn pipeline_spec(image: &str) -> Value {
                             {"name": "FETTLE_INVENTORY", "value": "$(workspaces.scope.path)/inventory.json"},
                             {"name": "FETTLE_SSH_DIR", "value": "$(workspaces.ssh.path)"},
                             {"name": "FETTLE_KNOWN_HOSTS", "value": "$(workspaces.known-hosts.path)/known_hosts"},
-                            {"name": "FETTLE_REPORT_FILE", "value": "/work/report.jsonl"},
-                            {"name": "HOME", "value": "/work"},
+                            {"name": "FETTLE_REPORT_FILE", "value": "/check/report.jsonl"},
+                            {"name": "HOME", "value": "/check"},
                         ],
                         "securityContext": secured,
                         "volumeMounts": mounts,
@@ -164,7 +164,7 @@ fn pipeline_spec(image: &str) -> Value {
                         "name": REPORT_STEP,
                         "image": image,
                         "onError": "continue",
-                        "command": ["cat", "/work/report.jsonl"],
+                        "command": ["cat", "/check/report.jsonl"],
                         "securityContext": secured,
                         "volumeMounts": mounts,
                         "computeResources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
