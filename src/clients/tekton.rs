@@ -1,10 +1,7 @@
 //! Tekton PipelineRuns, through small typed structs: only what Fettle writes and reads.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{
-    CustomResource,
-    api::{ApiResource, GroupVersionKind},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -83,12 +80,6 @@ pub struct TektonCondition {
     /// For people.
     #[serde(default)]
     pub message: Option<String>,
-}
-
-impl From<Condition> for TektonCondition {
-    fn from(c: Condition) -> Self {
-        Self { type_: c.type_, status: c.status, reason: Some(c.reason), message: Some(c.message) }
-    }
 }
 
 /// A TaskRun of a PipelineRun.
@@ -176,9 +167,4 @@ impl TektonCondition {
     pub fn is_over(&self) -> bool {
         matches!(self.status.as_str(), "True" | "False")
     }
-}
-
-/// The resource, for discovery and dynamic watches.
-pub fn pipeline_run() -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk("tekton.dev", "v1", "PipelineRun"))
 }

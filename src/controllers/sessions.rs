@@ -275,9 +275,4 @@ impl Board {
         }
         Ok(rows.found.get(&id).cloned())
     }
-
-    /// Stops watching a job.
-    pub async fn forget(&self, id: i64) {
-        self.inner.lock().await.asked.remove(&id);
-    }
 }

@@ -13,8 +13,8 @@ use crate::{
     api::{
         automation_connection::GuardPolicy,
         patch_run::{
-            Executor, ExecutorKind, FailedHost, Launch, LogRef, Mode, Outcome, PatchRun, PatchRunStatus, Phase, PhaseStatus, Pinned,
-            RunResult, ScopeStatus, State,
+            Executor, ExecutorKind, FailedHost, Launch, LogRef, Mode, PatchRun, PatchRunStatus, Phase, PhaseStatus, Pinned, RunResult,
+            ScopeStatus, State,
         },
         reason::Reason,
     },
@@ -1178,9 +1178,4 @@ pub fn after_launch(run: &PatchRun, phase: Phase, mut status: PatchRunStatus, ou
         }
         LaunchOutcome::Unknown(_) => None,
     }
-}
-
-/// Hosts whose outcome is not good, for logs and events.
-pub fn bad_hosts(record: &Record) -> Vec<(&str, Outcome)> {
-    record.hosts.iter().filter(|h| !h.outcome.is_good()).map(|h| (h.name.as_str(), h.outcome)).collect()
 }
