@@ -5,6 +5,7 @@
 //! | `phases/<key>/log.<random>` | the bytes of a log | streamed under a name nobody knows yet |
 //! | `phases/<key>/log.json` | which bytes are the log, size, SHA-256, when, whose | last: this makes the log visible |
 //! | `phases/<key>/record.json` | the [`Record`] of the phase | once |
+//! | `phases/<key>/started.json` | the [`Started`] of a direct launch | once, before the request |
 //! | `runs/<namespace>/<name>/<key>` | empty; finds the phases of a PatchRun | before what it points to |
 //!
 //! `<key>` is the phase key ([`Key`]). Every object appears whole or not at all, and each function orders its writes so that a crash at
@@ -16,6 +17,7 @@ pub mod record;
 pub mod remote;
 mod seal;
 pub mod settings;
+pub mod started;
 mod sweep;
 mod upload;
 
@@ -29,7 +31,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub(crate) use self::upload::random_name;
 pub use self::{key::Key, remote::Store, sweep::Swept};
-use self::{record::Record, seal::Seals, upload::Sizes};
+use self::{record::Record, seal::Seals, started::Started, upload::Sizes};
 use crate::api::patch_run::LogRef;
 
 /// The bytes of a log on their way. An error ends the log: nothing of it becomes visible.
@@ -272,6 +274,31 @@ impl Archive {
     /// The record of a phase; `None` when it has none.
     pub async fn record(&self, key: &Key) -> Result<Option<Record>, Error> {
         self.get_json(&key.object("record.json")).await
+    }
+
+    /// Marks a direct launch as begun. `Ok` only for the one who created the mark: everybody else gets [`Error::Conflict`], and so does a
+    /// repetition, because its answer may be the only thing that was lost.
+    pub async fn create_started(&self, started: &Started) -> Result<(), Error> {
+        let key = Key::parse(&started.run_key)?;
+        match self.put_json(&key.object("started.json"), started, PutMode::Create).await {
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Err(Error::Conflict(format!("a direct launch of {key} was begun before")))
+            }
+            written => Ok(written?),
+        }
+    }
+
+    /// The mark of a direct launch; `None` when none was begun.
+    pub async fn started(&self, key: &Key) -> Result<Option<Started>, Error> {
+        self.get_json(&key.object("started.json")).await
+    }
+
+    /// Removes the mark of a direct launch that the controller provably refused.
+    pub async fn remove_started(&self, key: &Key) -> Result<(), Error> {
+        match self.store.delete(&key.object("started.json")).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// The owner of whatever is kept under `key`; `None` when nothing is.

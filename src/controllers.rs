@@ -7,11 +7,12 @@ use kube::{
     core::DeserializeGuard,
     runtime::{events::Recorder, reflector::Store},
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     api::automation_connection::AutomationConnection,
     archive::remote,
+    clients::aap::Aap,
     metrics::Metrics,
     settings::{Invalid, Settings},
 };
@@ -47,6 +48,10 @@ pub struct Context {
     pub own_nodes: BTreeSet<String>,
     /// Scopes that were read, by run key.
     pub scopes: patch_run::scope::Cache,
+    /// Controllers that a change phase is talking to: what is long over there is cleared away with the same session.
+    pub tidy: mpsc::Sender<Aap>,
+    /// Logs of checks that run.
+    pub followed: patch_run::follow::Followed,
     /// Failures in a row, by object; for the waits between tries.
     pub backoff: backoff::Backoff,
 }

@@ -265,6 +265,7 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(manager_only());
     let records = Router::new()
         .route("/internal/records/{key}", get(intake::record).put(intake::put_record))
+        .route("/internal/started/{key}", get(intake::started).put(intake::create_started).delete(intake::remove_started))
         .layer(DefaultBodyLimit::max(MAX_RECORD))
         .layer(manager_only());
     let quick = Router::new()

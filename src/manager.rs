@@ -96,6 +96,7 @@ pub async fn run(args: ManagerArgs, client: Client, api_server: Vec<Denied>, sto
     let mut denied = api_server;
     denied.extend(own_service(&args.server).await);
     let policy = UrlPolicy { denied, ..UrlPolicy::default() };
+    let (tidy, launching) = tokio::sync::mpsc::channel(4);
     let ctx = Arc::new(Context {
         client: client.clone(),
         namespace: args.namespace.clone(),
@@ -108,6 +109,8 @@ pub async fn run(args: ManagerArgs, client: Client, api_server: Vec<Denied>, sto
         metrics: metrics.clone(),
         own_nodes: args.node_names.iter().map(|n| n.trim().to_lowercase()).filter(|n| !n.is_empty()).collect::<BTreeSet<_>>(),
         scopes: patch_run::scope::Cache::default(),
+        tidy,
+        followed: patch_run::follow::Followed::default(),
         backoff: crate::controllers::backoff::Backoff::default(),
     });
     let mut controllers = tokio::spawn({
@@ -116,7 +119,7 @@ pub async fn run(args: ManagerArgs, client: Client, api_server: Vec<Denied>, sto
             futures::join!(
                 automation_connection::run(connections, ctx.clone(), work.clone()),
                 patch_run::run(ctx.clone(), work.clone()),
-                janitor::run(ctx, work),
+                janitor::run(ctx, launching, work),
             );
         }
     });

@@ -79,11 +79,14 @@ pub fn phase_key(run_key: &str, phase: Phase) -> String {
     format!("{run_key}-{phase}")
 }
 
+/// How every name of [`work`] begins.
+pub const WORK_PREFIX: &str = "fettle-";
+
 /// Name of the AAP schedule or the PipelineRun that carries out a phase. `try_` counts from 1.
 pub fn work(phase_key: &str, try_: i32) -> String {
     match try_ {
-        ..=1 => format!("fettle-{phase_key}"),
-        _ => format!("fettle-{phase_key}-try{try_}"),
+        ..=1 => format!("{WORK_PREFIX}{phase_key}"),
+        _ => format!("{WORK_PREFIX}{phase_key}-try{try_}"),
     }
 }
 

@@ -8,12 +8,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::names;
 
 /// Whether a decision may be carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Commit {
     /// The status on record was the decided one already.
     Unchanged,
-    /// The decided status is now on record.
-    Written,
+    /// The decided status is now on record, with this `resourceVersion`.
+    Written(String),
     /// Someone wrote since the object was read, or it is gone: look again, do nothing.
     Stale,
 }
@@ -34,7 +34,7 @@ where
     *next.status_mut() = Some(new);
     let params = PostParams { field_manager: Some(names::MANAGER.into()), ..PostParams::default() };
     match api.replace_status(&obj.name_any(), &params, &next).await {
-        Ok(_) => Ok(Commit::Written),
+        Ok(written) => Ok(Commit::Written(written.resource_version().unwrap_or_default())),
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(Commit::Stale),
         Err(other) => Err(other),
     }

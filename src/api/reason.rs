@@ -83,6 +83,7 @@ reasons! {
     JobError: "The controller could not carry the job out.", "Read the message and the log.";
     JobLost: "The job vanished from the controller before its end was read.", "Check the hosts; then raise `spec.attempt`.";
     CheckFailed: "The check ended without a result for the hosts.", "Read the log.";
+    Detached: "The namespace was deleted while the phase ran; what runs goes on without Fettle.", "Look at the job in the controller; its hosts are unknown.";
     CheckLost: "The check was lost three times to infrastructure failures.", "Read the message; check Tekton and the node.";
 }
 

@@ -9,11 +9,11 @@ use std::{
 
 use futures::StreamExt as _;
 use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, header};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::{Archive, Error, Key, LogMeta, LogStream, Owner, record::Record};
+use super::{Archive, Error, Key, LogMeta, LogStream, Owner, record::Record, started::Started};
 use crate::api::patch_run::LogRef;
 
 /// Token and certificate files are read again after this: both are projected and change under the process.
@@ -57,8 +57,35 @@ impl Store {
     pub async fn put_record(&self, record: &Record) -> Result<(), Error> {
         let key = Key::parse(&record.run_key)?;
         match self {
-            Self::Server(remote) => remote.put_record(&key, record).await,
+            Self::Server(remote) => remote.put_json(&format!("internal/records/{key}"), record).await,
             Self::Direct(archive) => archive.put_record(record).await,
+        }
+    }
+
+    /// Marks a direct launch as begun; see [`Archive::create_started`]. Only `Ok` allows the launch.
+    pub async fn create_started(&self, started: &Started) -> Result<(), Error> {
+        let key = Key::parse(&started.run_key)?;
+        match self {
+            Self::Server(remote) => remote.put_json(&format!("internal/started/{key}"), started).await,
+            Self::Direct(archive) => archive.create_started(started).await,
+        }
+    }
+
+    /// The mark of a direct launch; `None` when none was begun. `key` is a phase key.
+    pub async fn started(&self, key: &str) -> Result<Option<Started>, Error> {
+        let key = Key::parse(key)?;
+        match self {
+            Self::Server(remote) => remote.get(&format!("internal/started/{key}")).await,
+            Self::Direct(archive) => archive.started(&key).await,
+        }
+    }
+
+    /// Removes the mark of a direct launch that the controller provably refused.
+    pub async fn remove_started(&self, key: &str) -> Result<(), Error> {
+        let key = Key::parse(key)?;
+        match self {
+            Self::Server(remote) => remote.delete(&format!("internal/started/{key}")).await,
+            Self::Direct(archive) => archive.remove_started(&key).await,
         }
     }
 
@@ -169,9 +196,14 @@ impl Remote {
         }
     }
 
-    async fn put_record(&self, key: &Key, record: &Record) -> Result<(), Error> {
-        let request = self.request(Method::PUT, self.address(&format!("internal/records/{key}"))?).await?.timeout(TIMEOUT).json(record);
+    async fn put_json<T: Serialize + Sync>(&self, path: &str, value: &T) -> Result<(), Error> {
+        let request = self.request(Method::PUT, self.address(path)?).await?.timeout(TIMEOUT).json(value);
         let response = self.send(request).await?;
+        if response.status().is_success() { Ok(()) } else { Err(refusal(response).await) }
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), Error> {
+        let response = self.send(self.request(Method::DELETE, self.address(path)?).await?.timeout(TIMEOUT)).await?;
         if response.status().is_success() { Ok(()) } else { Err(refusal(response).await) }
     }
 

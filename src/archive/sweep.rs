@@ -27,6 +27,7 @@ pub struct Swept {
 struct Folder {
     meta: Option<ObjectMeta>,
     record: Option<ObjectMeta>,
+    started: Option<ObjectMeta>,
     bytes: Vec<ObjectMeta>,
 }
 
@@ -59,6 +60,10 @@ impl Archive {
                 self.store.delete(&record.location).await?;
                 swept.records += 1;
             }
+            // the run that it belongs to cannot launch any more: its record is, or would be, as old
+            if let Some(started) = folder.started.take_if(|started| expired(started, record_retention)) {
+                self.store.delete(&started.location).await?;
+            }
             if folder.meta.is_some() || folder.record.is_some() {
                 live.insert(key);
             }
@@ -81,6 +86,7 @@ impl Archive {
             match object.location.filename() {
                 Some("log.json") => folder.meta = Some(object),
                 Some("record.json") => folder.record = Some(object),
+                Some("started.json") => folder.started = Some(object),
                 Some(name) if name.starts_with("log.") => folder.bytes.push(object),
                 Some(_) | None => {}
             }

@@ -50,7 +50,7 @@ pub async fn reconcile(connection: &AutomationConnection, ctx: &Context) -> Resu
     let api = Api::<AutomationConnection>::namespaced(ctx.client.clone(), &namespace);
     match status::commit(&api, connection, decision.status).await.map_err(Error::Commit)? {
         Commit::Stale => return Ok(Action::requeue(Duration::from_secs(1))),
-        Commit::Written => {
+        Commit::Written(_) => {
             ctx.metrics.status_writes.inc();
         }
         Commit::Unchanged => {}

@@ -1,6 +1,10 @@
-//! Clears away what is not needed any more: PipelineRuns of checks, a day after they ended and only when their record is in the archive.
+//! Clears away what is not needed any more.
 //!
-//! They have no owner on purpose: deleting a PatchRun must not delete the evidence before it is archived.
+//! PipelineRuns of checks, a day after they ended and only when their record is in the archive. They have no owner on purpose: deleting a
+//! PatchRun must not delete the evidence before it is archived.
+//!
+//! Schedules, when the records of their runs are forgotten too. Until then they are the fence that keeps a phase from being launched twice.
+//! The credentials of changes are for change phases only, so schedules are looked at when a launch has just been made.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,29 +13,63 @@ use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, Preconditions},
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, brief};
-use crate::{clients::tekton::PipelineRun, clock, names};
+use crate::{
+    clients::{
+        aap::{Aap, Schedule},
+        tekton::PipelineRun,
+    },
+    clock, names,
+};
 
 /// How often to look.
 const EVERY: Duration = Duration::from_mins(10);
 /// How long an ended PipelineRun is kept.
 const KEEP: SignedDuration = SignedDuration::from_hours(24);
 
-/// Looks every ten minutes until `stop`.
-pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
+/// How long a schedule is kept after the last moment at which its job could have run: as long as records are.
+const KEEP_SCHEDULE: SignedDuration = SignedDuration::from_hours(24 * 366);
+
+/// Looks at PipelineRuns every ten minutes, and at the schedules of each controller that `launching` names, until `stop`.
+pub async fn run(ctx: Arc<Context>, mut launching: mpsc::Receiver<Aap>, stop: CancellationToken) {
+    let mut due = tokio::time::interval_at(tokio::time::Instant::now() + EVERY, EVERY);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            _ = due.tick() => {
+                for run in ctx.tekton.all() {
+                    if let Some(key) = overdue(&run, clock::now()) {
+                        remove(&ctx, &run, &key).await;
+                    }
+                }
+            }
+            Some(aap) = launching.recv() => remove_schedules(&aap, clock::now()).await,
             () = stop.cancelled() => return,
         }
-        for run in ctx.tekton.all() {
-            if let Some(key) = overdue(&run, clock::now()) {
-                remove(&ctx, &run, &key).await;
-            }
+    }
+}
+
+/// Deletes the schedules of the controller that are of no use any more, oldest first.
+pub async fn remove_schedules(aap: &Aap, now: Timestamp) {
+    let oldest = match aap.oldest_schedules(names::WORK_PREFIX).await {
+        Ok(oldest) => oldest.value,
+        Err(error) => return tracing::warn!(%error, "looking for old schedules"),
+    };
+    for schedule in oldest.iter().filter(|schedule| is_forgotten(schedule, now)) {
+        match aap.delete_schedule(schedule.id).await {
+            Ok(_) => tracing::info!(schedule = schedule.name, "removed a schedule whose time is long over"),
+            Err(error) => tracing::warn!(%error, schedule = schedule.name, "removing a schedule"),
         }
     }
+}
+
+/// Whether nothing could be launched by it any more, nor be found by it.
+fn is_forgotten(schedule: &Schedule, now: Timestamp) -> bool {
+    let not_after = schedule.extra_data.get("fettle_not_after").and_then(serde_json::Value::as_i64);
+    let long_over = not_after.and_then(|at| Timestamp::from_second(at).ok()).is_some_and(|at| now > at + KEEP_SCHEDULE);
+    long_over && schedule.next_run.is_none()
 }
 
 /// The phase key of a PipelineRun that ended long ago.

@@ -25,6 +25,7 @@ use crate::{
 mod act;
 pub mod checks;
 pub mod decide;
+pub mod follow;
 pub mod jobs;
 pub mod ledger;
 mod observe;
@@ -99,21 +100,24 @@ pub async fn reconcile(run: &PatchRun, ctx: &Context) -> Result<Action, Error> {
     // the record comes first: a step that is not on record is never taken
     let runs = Api::<PatchRun>::namespaced(ctx.client.clone(), &namespace);
     let before = run.status.clone().unwrap_or_default();
-    match status::commit(&runs, run, status.clone()).await.map_err(Error::Commit)? {
+    let version = match status::commit(&runs, run, status.clone()).await.map_err(Error::Commit)? {
         Commit::Stale => return Ok(Action::requeue(Duration::from_millis(500))),
-        Commit::Written => report(ctx, run, &before, &status).await,
+        Commit::Written(version) => {
+            report(ctx, run, &before, &status).await;
+            version
+        }
         // a direct launch is the one step that is not repeatable: only who recorded its intent just now may take it
         Commit::Unchanged if matches!(step, Step::Launch { .. }) => return Ok(Action::requeue(Duration::from_secs(2))),
-        Commit::Unchanged => {}
-    }
+        Commit::Unchanged => run.resource_version().unwrap_or_default(),
+    };
     if step != Step::Nothing {
         tracing::info!(?step, "acting");
     }
-    if let Some(outcome) = act::act(ctx, run, &seen, &status, &step, now).await?
+    if let Some(outcome) = act::act(ctx, run, &seen, (&status, &version), &step, now).await?
         && let Step::Launch { phase } = step
         && let Some(known) = decide::after_launch(run, phase, status.clone(), &outcome)
     {
-        // an answer that comes late changes nothing: whoever went on meanwhile finds the job by its marker
+        // an answer that comes late changes nothing: whoever went on meanwhile finds the job by its run key
         let current = runs.get_status(&run.name_any()).await.map_err(Error::Commit)?;
         if current.status.as_ref() == Some(&status) {
             status::commit(&runs, &current, known).await.map_err(Error::Commit)?;

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{App, limits, problem::Problem};
 use crate::{
     api::patch_run::LogRef,
-    archive::{Key, LogMeta, Owner, record::Record},
+    archive::{Key, LogMeta, Owner, record::Record, started::Started},
 };
 
 /// Whose log it is, and where it was taken from.
@@ -74,4 +74,31 @@ pub async fn put_record(State(app): State<Arc<App>>, Path(key): Path<String>, Js
 pub async fn record(State(app): State<Arc<App>>, Path(key): Path<String>) -> Result<Response, Problem> {
     let record = app.archive.record(&Key::parse(&key)?).await?.ok_or_else(Problem::not_found)?;
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(record)).into_response())
+}
+
+/// `PUT /internal/started/{key}`: 204 for the one who creates the mark, 409 for everybody else.
+pub async fn create_started(
+    State(app): State<Arc<App>>,
+    Path(key): Path<String>,
+    Json(started): Json<Started>,
+) -> Result<Response, Problem> {
+    let key = Key::parse(&key)?;
+    if started.run_key != key.as_str() {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the mark is of another key"));
+    }
+    app.archive.create_started(&started).await?;
+    tracing::info!(key = %key, namespace = %started.namespace, name = %started.name, "direct launch begun");
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `GET /internal/started/{key}`.
+pub async fn started(State(app): State<Arc<App>>, Path(key): Path<String>) -> Result<Response, Problem> {
+    let started = app.archive.started(&Key::parse(&key)?).await?.ok_or_else(Problem::not_found)?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(started)).into_response())
+}
+
+/// `DELETE /internal/started/{key}`: 204 also when there is none.
+pub async fn remove_started(State(app): State<Arc<App>>, Path(key): Path<String>) -> Result<Response, Problem> {
+    app.archive.remove_started(&Key::parse(&key)?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -232,7 +232,7 @@ impl Search {
             Paused::Committed(read, choice) => self.act(world, &read, choice, false),
             Paused::Answer(read, choice) => {
                 let mut next = world.clone();
-                let outcome = LaunchOutcome::Created(1);
+                let outcome = LaunchOutcome::Created { id: 1, ignored: vec![] };
                 let result = self.hear(&mut next, &read, choice, &outcome).map(|()| next);
                 vec![("the answer is read".into(), result)]
             }
@@ -699,7 +699,9 @@ fn launched(plan: &Plan, world: &mut World, at: usize, try_: u8) -> Result<u8, S
 
 fn check_arrival(plan: &Plan, world: &mut World, request: Request, late: bool) -> Result<Option<LaunchOutcome>, String> {
     match request {
-        Request::Launch { at } => launched(plan, world, at, 0).map(|id| Some(LaunchOutcome::Created(i64::from(id)))),
+        Request::Launch { at } => {
+            launched(plan, world, at, 0).map(|id| Some(LaunchOutcome::Created { id: i64::from(id), ignored: vec![] }))
+        }
         Request::Schedule { .. } | Request::Check { .. } => Ok(arrive(world, request, late)),
     }
 }

@@ -491,6 +491,7 @@ pub fn observed(facts: &Facts, numbers: &Numbers, plan: &Plan) -> Observed {
         run_key: key.clone(),
         server_url: "https://fettle".into(),
         paused: false,
+        namespace_going: false,
         gate: match facts.gate {
             0 => Gate::Open,
             1 => Gate::Wait(Reason::AwaitingCredentials, "no secret".into()),
@@ -533,6 +534,7 @@ pub fn observed(facts: &Facts, numbers: &Numbers, plan: &Plan) -> Observed {
             }),
             WorkFact::Aap { schedule, job, baseline } => Work::Aap(Box::new(decide::Aap {
                 pins: Pinned { apply: plan.phases.contains(&Phase::Apply).then_some(7), ..pins },
+                started: false,
                 schedule: schedule.map_or(decide::Schedule::Absent, |(try_, s)| decide::Schedule::Ours {
                     id: try_.into(),
                     enabled: s.enabled,
@@ -683,7 +685,7 @@ pub fn arrive(world: &mut World, request: Request, late: bool) -> Option<LaunchO
             world.work[at].checks[usize::from(try_ - 1)].get_or_insert(fresh);
             None
         }
-        Request::Launch { at } => new_job(world, at, 0).map(|id| LaunchOutcome::Created(i64::from(id))),
+        Request::Launch { at } => new_job(world, at, 0).map(|id| LaunchOutcome::Created { id: i64::from(id), ignored: vec![] }),
     }
 }
 

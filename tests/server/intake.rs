@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use bytes::Bytes;
 use fettle::{
     api::patch_run::{Outcome, Phase},
-    archive::{Error, Owner, Store, record::Record},
+    archive::{Error, Owner, Store, record::Record, started::Started},
 };
 use futures::StreamExt as _;
 
@@ -54,6 +54,30 @@ async fn records_are_final_and_seal_their_logs() {
 }
 
 #[tokio::test]
+async fn a_direct_launch_is_begun_by_one_only() {
+    let bed = Bed::new().await;
+    let store = bed.store();
+    assert_eq!(store.started(KEY).await.unwrap(), None);
+    let started = Started {
+        run_key: KEY.into(),
+        namespace: "patching".into(),
+        name: "web".into(),
+        install_uuid: "uuid".into(),
+        template: 7,
+        baseline: 4710,
+        at: "2026-11-21T10:00:00Z".parse().unwrap(),
+    };
+    store.create_started(&started).await.unwrap();
+    let again = store.create_started(&started).await;
+    assert!(matches!(again, Err(Error::Conflict(_))), "the same again could be somebody who was paused: {again:?}");
+    assert_eq!(store.started(KEY).await.unwrap(), Some(started.clone()));
+    store.remove_started(KEY).await.unwrap();
+    store.remove_started(KEY).await.expect("gone is gone");
+    assert_eq!(store.started(KEY).await.unwrap(), None);
+    store.create_started(&started).await.unwrap();
+}
+
+#[tokio::test]
 async fn only_the_manager_may_send() {
     let bed = Bed::new().await;
     for (token, expected) in
@@ -65,6 +89,9 @@ async fn only_the_manager_may_send() {
             ("HEAD", format!("/internal/logs/{KEY}")),
             ("PUT", format!("/internal/records/{KEY}")),
             ("GET", format!("/internal/records/{KEY}")),
+            ("PUT", format!("/internal/started/{KEY}")),
+            ("GET", format!("/internal/started/{KEY}")),
+            ("DELETE", format!("/internal/started/{KEY}")),
         ] {
             let mut request = bed.http.request(method.parse().unwrap(), bed.url(&path)).body("log");
             if !token.is_empty() {

@@ -85,9 +85,9 @@ impl ApiServer {
             return self.watch(&path, &query);
         }
         let body = body.collect_bytes().await.unwrap_or_default();
-        // what the caches do goes on beside the reconciles
-        let background =
-            parts.method == Method::GET && (path.ends_with("pipelineruns") || path.ends_with("taskruns") || path == "apis/tekton.dev/v1");
+        // what the caches do, and what follows logs, goes on beside the reconciles
+        let cached = path.ends_with("pipelineruns") || path.ends_with("taskruns") || path == "apis/tekton.dev/v1";
+        let background = parts.method == Method::GET && (cached || query.contains_key("follow"));
         let (code, answer) = if background {
             self.serve(&parts.method, &path, &query, &body, None)
         } else {
@@ -165,6 +165,12 @@ impl ApiServer {
         let _ = self.lock().serve(&Method::DELETE, path, &Bytes::new(), "");
     }
 
+    /// Deletes a pod with its logs, as the loss of a node does.
+    pub fn lose_pod(&self, path: &str) {
+        self.delete(path);
+        self.lock().logs.retain(|log, _| !log.starts_with(path));
+    }
+
     pub fn set_log(&self, pod: &str, container: &str, text: &str) {
         self.lock().logs.insert(format!("{pod}/{container}"), text.to_owned());
     }
@@ -210,6 +216,7 @@ impl Inner {
             "configmaps" => ("ConfigMap", "v1"),
             "secrets" => ("Secret", "v1"),
             "pods" => ("Pod", "v1"),
+            "namespaces" => ("Namespace", "v1"),
             "events" => ("Event", "events.k8s.io/v1"),
             other => panic!("nobody serves {other}"),
         };

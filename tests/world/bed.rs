@@ -12,9 +12,15 @@ use fettle::{
         patch_run::{PatchRun, PatchRunStatus, State},
     },
     archive::{Archive, remote::Store},
-    clients::http::UrlPolicy,
+    clients::{aap::Aap, http::UrlPolicy},
     clock,
-    controllers::{Context, automation_connection, backoff::Backoff, patch_run, sessions::Sessions, tekton_watch::TektonWatch},
+    controllers::{
+        Context, automation_connection,
+        backoff::Backoff,
+        patch_run,
+        sessions::{Purpose, Sessions},
+        tekton_watch::TektonWatch,
+    },
     metrics::Metrics,
     settings::Settings,
 };
@@ -99,6 +105,7 @@ impl Bed {
 
     /// A namespace with connection and secrets.
     pub fn tenant(&self, namespace: &str) {
+        self.api.put(&format!("api/v1/namespaces/{namespace}"), json!({}));
         self.secret(namespace, "aap-change", "execute-token");
         self.secret(namespace, "aap-read", "read-token");
         self.api.put(
@@ -177,6 +184,8 @@ impl Bed {
             metrics,
             own_nodes: BTreeSet::new(),
             scopes: patch_run::scope::Cache::default(),
+            tidy: tokio::sync::mpsc::channel(1).0,
+            followed: patch_run::follow::Followed::default(),
             backoff: Backoff::default(),
         };
         for path in self.api.paths("/automationconnections/") {
@@ -236,11 +245,16 @@ impl Bed {
     /// One reconcile; errors are tried again by the caller, as the controller does.
     pub async fn reconcile(&mut self, namespace: &str, name: &str) {
         let Some(run) = self.run_in(namespace, name) else { return };
+        self.reconcile_as_read(&run).await;
+    }
+
+    /// One reconcile of an object as it was read, perhaps long ago.
+    pub async fn reconcile_as_read(&mut self, run: &PatchRun) {
         let Some(manager) = &self.manager else { return };
         let dead = tokio::select! {
             biased;
             () = manager.calls.death.notified() => true,
-            result = patch_run::reconcile(&run, &manager.ctx) => {
+            result = patch_run::reconcile(run, &manager.ctx) => {
                 if let Err(error) = result {
                     tracing::info!(%error, "reconcile");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -252,6 +266,16 @@ impl Bed {
             self.deaths += 1;
             self.kill();
         }
+    }
+
+    /// The controller, with the credentials of changes.
+    pub async fn controller(&mut self) -> Aap {
+        if self.manager.is_none() {
+            self.start(Calls::default()).await;
+        }
+        let connection: AutomationConnection = serde_json::from_value(self.api.get(&connection_path(NAMESPACE)).unwrap()).unwrap();
+        let sessions = &self.manager.as_ref().unwrap().ctx.sessions;
+        sessions.open(&connection, Purpose::Change, &[]).await.unwrap().aap
     }
 
     /// The calls of the manager that works now.

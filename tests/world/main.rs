@@ -17,6 +17,7 @@ mod apiserver;
 mod bed;
 mod calls;
 mod crashes;
+mod losses;
 mod proxy;
 mod stories;
 mod tekton;

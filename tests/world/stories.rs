@@ -6,7 +6,14 @@ use std::{
     time::Duration,
 };
 
-use fettle::api::patch_run::{Outcome, Phase, RunResult, State};
+use fettle::{
+    api::{
+        patch_run::{Outcome, Phase, RunResult, State},
+        shared::NameOrId,
+    },
+    clients::aap::ScheduleRequest,
+    controllers::janitor,
+};
 use fettle_standins::aap::{Action, Assignment, Config, Fault, HostResult, Script, Standin, Status};
 use serde_json::json;
 
@@ -23,7 +30,7 @@ fn one_each() -> BTreeMap<String, usize> {
 }
 
 /// A controller whose jobs of one template run until they are released or cancelled.
-async fn holding(template: &'static str) -> Bed {
+pub async fn holding(template: &'static str) -> Bed {
     Bed::with(Tekton::default(), Config::example(), move |job: &Assignment| {
         let script = Script::new(job);
         if job.template == template { script.held() } else { script }
@@ -31,7 +38,7 @@ async fn holding(template: &'static str) -> Bed {
     .await
 }
 
-fn is_running(bed: &Bed, template: &str) -> bool {
+pub fn is_running(bed: &Bed, template: &str) -> bool {
     bed.aap.jobs_of(template).first().is_some_and(|job| job.status == Status::Running)
 }
 
@@ -389,4 +396,22 @@ async fn finalizers_of_others_stay() {
     })
     .await;
     assert_eq!(bed.run("web").unwrap().metadata.finalizers.unwrap(), ["example.com/theirs"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schedules_go_a_year_after_their_time() {
+    let mut bed = Bed::new().await;
+    let session = bed.controller().await;
+    let template = session.template(&NameOrId::Name("apply".into())).await.unwrap().value.id;
+    let now = fettle::clock::now();
+    for (name, days) in [("fettle-v1-old-apply", 367), ("fettle-v1-young-apply", 365), ("theirs-v1-old-apply", 367)] {
+        let not_after = (now - jiff::SignedDuration::from_hours(24 * days)).as_second();
+        let extra_data = json!({"fettle_not_after": not_after}).as_object().unwrap().clone();
+        let dtstart = now - jiff::SignedDuration::from_hours(1);
+        let request = ScheduleRequest { name: name.into(), description: String::new(), dtstart, limit: "web-1".into(), extra_data };
+        session.create_schedule(template, &request).await.unwrap();
+    }
+    janitor::remove_schedules(&session, now).await;
+    let left: Vec<String> = bed.aap.schedules().into_iter().map(|schedule| schedule.name).collect();
+    assert_eq!(left, ["fettle-v1-young-apply", "theirs-v1-old-apply"]);
 }

@@ -66,6 +66,26 @@ impl Aap {
         Ok(schedule)
     }
 
+    /// The oldest schedules whose names begin with `prefix`: one page of them.
+    pub async fn oldest_schedules(&self, prefix: &str) -> Result<Vec<Schedule>> {
+        let call = Call::get("schedules/", format!("looking for schedules named \"{prefix}…\""))
+            .query("name__startswith", prefix)
+            .query("order_by", "id")
+            .query("page_size", 50);
+        // the first page is all that is wanted
+        Ok(self.read_some::<Schedule>(call, 1).await?.map(|(schedules, _)| schedules))
+    }
+
+    /// Deletes a schedule; one that is gone is as good.
+    pub async fn delete_schedule(&self, id: i64) -> Result<()> {
+        let call = Call::write(Method::DELETE, "schedules/{id}/", None, format!("deleting schedule {id}")).id(id);
+        match self.call(call).await {
+            Ok(reply) => Ok(Answer { value: (), date: reply.meta.date }),
+            Err(error) if error.is_not_found() => Ok(Answer { value: (), date: error.date }),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A schedule.
     pub async fn schedule(&self, id: i64) -> Result<Schedule> {
         self.read(Call::get("schedules/{id}/", format!("reading schedule {id}")).id(id)).await

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api::patch_run::{ExecutorKind, Mode, PatchRun, PatchRunStatus, Phase},
-    archive::{self, Owner},
+    archive::{self, Owner, started::Started},
     clients::{
         aap::{self, LaunchRequest, ScheduleRequest},
         tekton::PipelineRun,
@@ -34,16 +34,16 @@ use crate::{
 /// How far ahead a one-shot schedule is set: the controller takes it at its next look, every 30 seconds.
 const AHEAD: SignedDuration = SignedDuration::from_secs(5);
 
-/// Carries `step` out. `status` is what was just committed. The outcome of a direct launch, when it is known at once, is returned.
+/// Carries `step` out. `status` is what was just committed, `version` the `resourceVersion` it has. The outcome of a direct launch, when it is known at once, is returned.
 pub async fn act(
     ctx: &Context,
     run: &PatchRun,
     seen: &Seen,
-    status: &PatchRunStatus,
+    (status, version): (&PatchRunStatus, &str),
     step: &Step,
     now: Timestamp,
 ) -> Result<Option<LaunchOutcome>, Error> {
-    let act = Act { ctx, run, seen, status, namespace: run.namespace().ok_or(Error::NoNamespace)?, now };
+    let act = Act { ctx, run, seen, status, version, namespace: run.namespace().ok_or(Error::NoNamespace)?, now };
     match step {
         Step::Nothing => {}
         Step::Finalizer(on) => act.finalizer(*on).await?,
@@ -52,11 +52,15 @@ pub async fn act(
             let maps = Api::<ConfigMap>::namespaced(ctx.client.clone(), &act.namespace);
             adopt(maps.create(&params(), &map).await, "creating the scope")?;
         }
-        Step::Lock | Step::Unlock => {
+        Step::Lock => {
             let ScopeFact::Fixed(scope, hosts) = &seen.facts.scope else { return Ok(None) };
             let (ledger, me) = (observe::ledger(ctx, &scope.ledger), holder(run, &act.namespace, &seen.facts.run_key));
-            let done = if *step == Step::Lock { ledger.lock(hosts, &me).await } else { ledger.unlock(hosts, &me).await };
-            done.map_err(|source| Error::Act { step: "changing the ledger", source })?;
+            ledger.lock(hosts, &me, now).await.map_err(|source| Error::Act { step: "entering the hosts in the ledger", source })?;
+        }
+        Step::Unlock => {
+            let Some(scope) = &status.scope else { return Ok(None) };
+            let ledger = observe::ledger(ctx, &scope.ledger);
+            ledger.unlock(&seen.entries).await.map_err(|source| Error::Act { step: "taking the hosts out of the ledger", source })?;
         }
         Step::CreatePipelineRun { phase, name } => act.create_pipeline_run(*phase, name).await?,
         Step::CancelPipelineRun { name } => act.cancel_pipeline_run(name).await?,
@@ -84,6 +88,7 @@ struct Act<'a> {
     run: &'a PatchRun,
     seen: &'a Seen,
     status: &'a PatchRunStatus,
+    version: &'a str,
     namespace: String,
     now: Timestamp,
 }
@@ -99,9 +104,9 @@ impl Act<'_> {
         if on {
             finalizers.push(names::FINALIZER.to_owned());
         }
-        // the version that was just committed is not known here; that it is the same object is what must still hold
         let patch = json!([
             {"op": "test", "path": "/metadata/uid", "value": self.run.uid()},
+            {"op": "test", "path": "/metadata/resourceVersion", "value": self.version},
             {"op": "add", "path": "/metadata/finalizers", "value": finalizers},
         ]);
         let patch: Patch<()> = Patch::Json(
@@ -110,7 +115,7 @@ impl Act<'_> {
         let runs = Api::<PatchRun>::namespaced(self.ctx.client.clone(), &self.namespace);
         match runs.patch(&self.run.name_any(), &PatchParams::default(), &patch).await {
             Ok(_) => Ok(()),
-            // gone, or another object of that name: nothing to hold back
+            // gone, changed, or another object of that name: the next look tells
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_invalid() || status.is_conflict() => Ok(()),
             Err(source) => Err(Error::Act { step: "changing the finalizer", source }),
         }
@@ -173,18 +178,55 @@ impl Act<'_> {
             self.count_launch(phase, Mode::Fenced);
         }
         match self.aap()?.create_schedule(template, &request).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                // its turn comes with the next launch, if it is busy
+                let _ = self.ctx.tidy.try_send(self.aap()?.clone());
+                Ok(())
+            }
             Err(source) => Err(Error::Controller { step: "creating the schedule", source: Box::new(source) }),
         }
     }
 
+    /// The one request that must not be repeated: sent only while the intent is what a quorum read gives, and only by who created the mark
+    /// of this launch in the archive.
     async fn launch(&self, phase: Phase) -> Result<LaunchOutcome, Error> {
         let (asked, template) = self.asked(phase)?;
+        let (Some(pins), Some(entry)) = (&self.status.pinned, self.status.of(phase)) else { return Err(Error::NoSession) };
+        let Some(baseline) = entry.launch.as_ref().and_then(|l| l.baseline) else { return Err(Error::NoSession) };
+        let runs = Api::<PatchRun>::namespaced(self.ctx.client.clone(), &self.namespace);
+        let current = runs.get(&self.run.name_any()).await.map_err(|source| Error::Act { step: "reading the intent back", source })?;
+        if current.uid() != self.run.uid() || current.status.as_ref() != Some(self.status) {
+            return Ok(LaunchOutcome::Unknown("somebody else went on with the run".into()));
+        }
+        if current.metadata.deletion_timestamp.is_some() || current.spec.suspend() || current.spec.cancel() {
+            return Ok(LaunchOutcome::Refused("deleted, suspended or cancelled in the very moment of the launch".into()));
+        }
+        let started = Started {
+            run_key: entry.run_key.clone(),
+            namespace: self.namespace.clone(),
+            name: self.run.name_any(),
+            install_uuid: pins.install_uuid.clone(),
+            template,
+            baseline,
+            at: self.now,
+        };
+        match self.ctx.store.create_started(&started).await {
+            Ok(()) => {}
+            Err(archive::Error::Conflict(why)) => return Ok(LaunchOutcome::Unknown(why)),
+            // nothing was sent; should the mark be there all the same, the next look takes it for a launch
+            Err(error) => return Ok(LaunchOutcome::Refused(format!("the launch could not be marked as begun: {error}"))),
+        }
         self.count_launch(phase, Mode::Direct);
         let request = LaunchRequest { limit: asked.limit, extra_vars: asked.variables };
         Ok(match self.aap()?.launch(template, &request).await {
-            Ok(launched) => LaunchOutcome::Created(launched.value.id),
-            Err(error) if error.is_definite() => LaunchOutcome::Refused(error.to_string()),
+            Ok(launched) => {
+                let ignored = launched.value.ignored_fields.keys().cloned().collect();
+                LaunchOutcome::Created { id: launched.value.id, ignored }
+            }
+            Err(error) if error.is_definite() => match self.ctx.store.remove_started(&entry.run_key).await {
+                Ok(()) => LaunchOutcome::Refused(error.to_string()),
+                Err(archive) => LaunchOutcome::Unknown(format!("{error}; {archive}")),
+            },
             Err(error) => LaunchOutcome::Unknown(error.to_string()),
         })
     }
@@ -209,7 +251,11 @@ impl Act<'_> {
         let owner = Owner { namespace: self.namespace.clone(), name: self.run.name_any() };
         let source = entry.executor.as_ref().map_or_else(String::new, |e| format!("{:?} {}", e.kind, e.id));
         let put = self.ctx.store.put_log(&entry.run_key, &owner, &source, stream).await;
-        put.map(|_| ()).map_err(|source| Error::Archive { step: "archiving the log", source })
+        put.map_err(|source| Error::Archive { step: "archiving the log", source })?;
+        if let Some(executor) = &entry.executor {
+            self.ctx.followed.forget(&(self.namespace.clone(), executor.id.clone()));
+        }
+        Ok(())
     }
 
     /// The log of the executor; an empty one when it left none.
@@ -229,15 +275,20 @@ impl Act<'_> {
                 }
             }
             Some((ExecutorKind::PipelineRun, name)) => {
+                let without_pod = |why: &str| {
+                    let kept = self.ctx.followed.kept(&(self.namespace.clone(), name.to_owned()));
+                    let text = if kept.is_some() { format!("\n({why}; the log was read so far)\n") } else { format!("({why})\n") };
+                    futures::stream::iter(kept.into_iter().chain([bytes::Bytes::from(text)]).map(Ok)).boxed()
+                };
                 let Some((pod, container)) = container(&self.seen.tasks, checks::RUN_STEP) else {
-                    return Ok(Some(note(format!("(PipelineRun {name} left no log: its step never ran)\n"))));
+                    return Ok(Some(without_pod(&format!("PipelineRun {name} is gone, or its step never ran"))));
                 };
                 let pods = Api::<Pod>::namespaced(self.ctx.client.clone(), &self.namespace);
                 let params = LogParams { container: Some(container), ..LogParams::default() };
                 match pods.log_stream(&pod, &params).await {
                     Ok(reader) => Ok(Some(ReaderStream::new(tokio_util::compat::FuturesAsyncReadCompatExt::compat(reader)).boxed())),
                     Err(kube::Error::Api(status)) if status.is_not_found() || status.code == 400 => {
-                        Ok(Some(note(format!("(the pod {pod} of PipelineRun {name} is gone: {})\n", status.message))))
+                        Ok(Some(without_pod(&format!("the pod {pod} of PipelineRun {name} is gone: {}", status.message))))
                     }
                     Err(source) => Err(Error::Act { step: "reading the check's log", source }),
                 }

@@ -140,6 +140,8 @@ pub struct Observed {
     pub work: Work,
     /// Whether the guard's proof is needed.
     pub guard: GuardPolicy,
+    /// Whether the run is being deleted with its whole namespace.
+    pub namespace_going: bool,
 }
 
 /// Whether something keeps the phase from going on that is no fact about the run itself.
@@ -264,6 +266,8 @@ pub struct Aap {
     pub job: Job,
     /// Highest job id, for a direct launch.
     pub baseline: Option<i64>,
+    /// Whether a direct launch of this phase was begun once, by whatever object.
+    pub started: bool,
 }
 
 /// A schedule of the fixed name, over all templates.
@@ -323,7 +327,12 @@ pub struct Over {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LaunchOutcome {
     /// The controller created this job.
-    Created(i64),
+    Created {
+        /// Numeric id.
+        id: i64,
+        /// What of the request it dropped: when there is something, the job does something else than was asked for.
+        ignored: Vec<String>,
+    },
     /// It provably created none.
     Refused(String),
     /// It is not known.
@@ -428,7 +437,7 @@ impl Draft<'_> {
         }
         // what exists is found again before anything else is asked: an earlier object, or an earlier life of this one, may have launched it
         if let Work::Aap(aap) = &self.seen.work
-            && !matches!((&aap.schedule, &aap.job), (Schedule::Absent, Job::NotFound))
+            && (aap.started || !matches!((&aap.schedule, &aap.job), (Schedule::Absent, Job::NotFound)))
             && self.status.scope.is_some()
         {
             let mode = if matches!(aap.schedule, Schedule::Absent) { Mode::Direct } else { Mode::Fenced };
@@ -478,6 +487,13 @@ impl Draft<'_> {
         }
         match &self.seen.scope {
             ScopeFact::Resolved(plan) => {
+                if self.status.scope.as_ref().is_some_and(|fixed| fixed.digest != plan.status.digest) {
+                    let why = format!(
+                        "ConfigMap {} with the hosts of this run is gone, and its hosts are others now; apply a new PatchRun for them",
+                        plan.status.config_map
+                    );
+                    return self.wait(Reason::InventoryUnavailable, &why, WAIT);
+                }
                 let plan = plan.clone();
                 return self.going_on(Step::CreateScope(plan));
             }
@@ -584,6 +600,12 @@ impl Draft<'_> {
         }
         let Some(launch) = entry.launch.clone() else { return self.going_on(Step::Nothing) };
         match &self.seen.work {
+            // nothing of it can be looked at ever again
+            Work::Unavailable(..) | Work::Tekton(Pipeline::Absent) if self.seen.namespace_going => {
+                let end = End::Broken(Reason::Detached, Reason::Detached.meaning().to_owned());
+                let evidence = Evidence { end, summaries: BTreeMap::new(), reports: BTreeMap::new() };
+                self.finish(entry, entry.started_at, None, &evidence, LogNeed::None)
+            }
             Work::NotLooked => self.going_on(Step::Nothing),
             Work::Unavailable(reason, why) => {
                 let (reason, why) = (*reason, why.clone());
@@ -662,7 +684,7 @@ impl Draft<'_> {
         if launch.try_ >= CHECK_TRIES || self.status.cancel_requested_at.is_some() {
             let end = End::Broken(Reason::CheckLost, format!("{why}; tried {} times", launch.try_));
             let evidence = Evidence { end, summaries: BTreeMap::new(), reports: BTreeMap::new() };
-            return self.finish(entry, None, None, &evidence, LogNeed::IfThere);
+            return self.finish(entry, None, None, &evidence, LogNeed::Needed);
         }
         let (phase, now) = (entry.name, self.now);
         if let Some(held) = self.held() {
@@ -762,7 +784,7 @@ impl Draft<'_> {
         if launch.missed_at.is_some_and(|at| now >= at + GONE) {
             let end = End::Broken(Reason::JobLost, "the job vanished from the controller before its end was read".into());
             let evidence = Evidence { end, summaries: BTreeMap::new(), reports: BTreeMap::new() };
-            return self.finish(entry, entry.started_at, None, &evidence, LogNeed::IfThere);
+            return self.finish(entry, entry.started_at, None, &evidence, LogNeed::Needed);
         }
         self.keep(Reason::Running, "the controller does not know the job any more; looking again", Step::Nothing, WAIT)
     }
@@ -875,7 +897,7 @@ impl Draft<'_> {
         let given_up = entry.launch.as_ref().and_then(|l| l.archiving_since).is_some_and(|at| self.now >= at + ARCHIVE_GRACE);
         let ended = finished.or(started).or(entry.launch.as_ref().map(|l| l.intended_at)).unwrap_or(self.now);
         let (log, note) = match (&self.seen.log, need) {
-            (LogFact::Found(log), LogNeed::Needed | LogNeed::IfThere) => (Some(log.clone()), None),
+            (LogFact::Found(log), LogNeed::Needed) => (Some(log.clone()), None),
             (LogFact::Absent | LogFact::NotLooked, LogNeed::Needed) if !given_up => {
                 return self.archiving(entry, ended, "the log is being archived", Step::ArchiveLog { phase }, SOON);
             }
@@ -887,7 +909,7 @@ impl Draft<'_> {
             (LogFact::Absent | LogFact::NotLooked, LogNeed::Needed) => {
                 (None, Some("; the log was not archived: it could not be read in fifteen minutes".to_owned()))
             }
-            (_, LogNeed::None | LogNeed::IfThere) => (None, None),
+            (_, LogNeed::None) => (None, None),
         };
         let scope = match &self.seen.scope {
             ScopeFact::Fixed(_, hosts) => hosts.clone(),
@@ -1115,8 +1137,6 @@ enum LogNeed {
     None,
     /// Something ran.
     Needed,
-    /// Something ran that is lost.
-    IfThere,
 }
 
 /// The pinned template of a phase.
@@ -1155,8 +1175,15 @@ fn verdict_clip(message: &str) -> String {
 pub fn after_launch(run: &PatchRun, phase: Phase, mut status: PatchRunStatus, outcome: &LaunchOutcome) -> Option<PatchRunStatus> {
     let entry = status.of_mut(phase)?;
     match outcome {
-        LaunchOutcome::Created(id) => {
+        LaunchOutcome::Created { id, ignored } => {
             entry.executor = Some(Executor { kind: ExecutorKind::Job, id: id.to_string(), url: None });
+            if !ignored.is_empty() {
+                // what the job does is not what was asked for: it is stopped whatever it looks like
+                if let Some(launch) = &mut entry.launch {
+                    launch.stopping = Some(Reason::LaunchMismatch.as_str().to_owned());
+                }
+                status.state = State::Cancelling;
+            }
             Some(status)
         }
         // provably nothing was launched: as if the phase had not begun, with what the controller said on record

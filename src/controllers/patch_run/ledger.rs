@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, api::PostParams};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,28 @@ pub struct Holder {
     pub run_key: String,
 }
 
+/// What a shard holds of a host.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    holder: Holder,
+    /// The host's name as the inventory writes it; the key is in lower case.
+    host: String,
+    /// When it was entered. Tells an entry from a later one of the same run, so that a process that slept cannot take that one out.
+    since: Timestamp,
+}
+
+/// Entries of one run as they were seen, by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entries(BTreeMap<String, String>);
+
+impl Entries {
+    /// The hosts that are entered.
+    pub fn hosts(&self) -> BTreeSet<String> {
+        self.0.values().filter_map(|text| serde_json::from_str::<Entry>(text).ok()).map(|entry| entry.host).collect()
+    }
+}
+
 /// One installation's ledger.
 pub struct Ledger {
     api: Api<ConfigMap>,
@@ -45,46 +68,76 @@ impl Ledger {
         format!("fettle-ledger-{}-{shard:02}", self.installation)
     }
 
-    fn sharded<'h>(hosts: &'h BTreeSet<String>) -> BTreeMap<u8, Vec<&'h str>> {
-        let mut shards = BTreeMap::<u8, Vec<&'h str>>::new();
-        for host in hosts {
-            let hash = names::short_hash(host.to_lowercase().as_bytes());
-            let shard = hash.bytes().fold(0u8, |acc, b| acc.wrapping_mul(31).wrapping_add(b)) % SHARDS;
-            shards.entry(shard).or_default().push(host);
+    /// The shard of a key (a host's name in lower case).
+    fn shard_of(key: &str) -> u8 {
+        names::short_hash(key.as_bytes()).bytes().fold(0u8, |acc, b| acc.wrapping_mul(31).wrapping_add(b)) % SHARDS
+    }
+
+    /// `items` by the shard of their keys.
+    fn sharded<T>(items: impl IntoIterator<Item = (String, T)>) -> BTreeMap<u8, BTreeMap<String, T>> {
+        let mut shards = BTreeMap::<u8, BTreeMap<String, T>>::new();
+        for (key, item) in items {
+            shards.entry(Self::shard_of(&key)).or_default().insert(key, item);
         }
         shards
     }
 
-    /// Looks at every host of `hosts` with a quorum read.
-    pub async fn look(&self, hosts: &BTreeSet<String>, me: &Holder) -> kube::Result<LockFact> {
-        let (mut ours, mut free, mut busy) = (0, 0, None);
-        for (shard, hosts) in Self::sharded(hosts) {
-            let data = self.api.get_opt(&self.shard_name(shard)).await?.and_then(|cm| cm.data).unwrap_or_default();
-            for host in hosts {
-                match data.get(&host.to_lowercase()).map(|text| serde_json::from_str::<Holder>(text)) {
-                    None => free += 1,
-                    Some(Ok(holder)) if holder == *me => ours += 1,
-                    Some(Ok(holder)) if holder.namespace == me.namespace => {
+    /// Looks at every host of `hosts` with a quorum read, and at what of them is entered for `me`.
+    pub async fn look(&self, hosts: &BTreeSet<String>, me: &Holder) -> kube::Result<(LockFact, Entries)> {
+        let (mut ours, mut free, mut busy) = (BTreeMap::new(), 0, None);
+        for (shard, hosts) in Self::sharded(hosts.iter().map(|host| (host.to_lowercase(), host))) {
+            let mut data = self.read(shard).await?;
+            for (key, host) in hosts {
+                let Some(text) = data.remove(&key) else {
+                    free += 1;
+                    continue;
+                };
+                match serde_json::from_str::<Entry>(&text) {
+                    Ok(Entry { holder, .. }) if holder == *me => {
+                        ours.insert(key, text);
+                    }
+                    Ok(Entry { holder, .. }) if holder.namespace == me.namespace => {
                         busy.get_or_insert(format!("host {host} is in PatchRun {} until that is over", holder.name));
                     }
-                    Some(_) => {
+                    Ok(_) | Err(_) => {
                         busy.get_or_insert(format!("host {host} is in an active run of another namespace"));
                     }
                 }
             }
         }
-        Ok(LockFact::Seen { ours, free, busy })
+        Ok((LockFact::Seen { ours: ours.len(), free, busy }, Entries(ours)))
+    }
+
+    /// Everything that is entered for `me`, whatever its hosts are: for a run whose scope is gone.
+    pub async fn entries(&self, me: &Holder) -> kube::Result<(LockFact, Entries)> {
+        let mut ours = BTreeMap::new();
+        for shard in 0..SHARDS {
+            let of_me = |text: &str| serde_json::from_str::<Entry>(text).is_ok_and(|entry| entry.holder == *me);
+            ours.extend(self.read(shard).await?.into_iter().filter(|(_, text)| of_me(text)));
+        }
+        Ok((LockFact::Seen { ours: ours.len(), free: 0, busy: None }, Entries(ours)))
+    }
+
+    async fn read(&self, shard: u8) -> kube::Result<BTreeMap<String, String>> {
+        Ok(self.api.get_opt(&self.shard_name(shard)).await?.and_then(|map| map.data).unwrap_or_default())
     }
 
     /// Enters `hosts` for `me`, shard by shard; stops quietly at the first conflict or foreign entry: the next look tells.
-    pub async fn lock(&self, hosts: &BTreeSet<String>, me: &Holder) -> kube::Result<()> {
-        let entry = serde_json::to_string(me).map_err(kube::Error::SerdeError)?;
-        for (shard, hosts) in Self::sharded(hosts) {
+    pub async fn lock(&self, hosts: &BTreeSet<String>, me: &Holder, now: Timestamp) -> kube::Result<()> {
+        let mut entries = vec![];
+        for host in hosts {
+            let entry = Entry { holder: me.clone(), host: host.clone(), since: now };
+            entries.push((host.to_lowercase(), serde_json::to_string(&entry).map_err(kube::Error::SerdeError)?));
+        }
+        for (shard, entries) in Self::sharded(entries) {
             let entered = self
                 .change(shard, |data| {
-                    let taken = hosts.iter().any(|host| data.get(&host.to_lowercase()).is_some_and(|e| *e != entry));
+                    let of_me = |text: &String| serde_json::from_str::<Entry>(text).is_ok_and(|entry| entry.holder == *me);
+                    let taken = entries.keys().any(|key| data.get(key).is_some_and(|text| !of_me(text)));
                     if !taken {
-                        data.extend(hosts.iter().map(|host| (host.to_lowercase(), entry.clone())));
+                        entries.into_iter().for_each(|(key, text)| {
+                            data.entry(key).or_insert(text);
+                        });
                     }
                     !taken
                 })
@@ -96,12 +149,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes every entry of `me` out.
-    pub async fn unlock(&self, hosts: &BTreeSet<String>, me: &Holder) -> kube::Result<()> {
-        let entry = serde_json::to_string(me).map_err(kube::Error::SerdeError)?;
-        for (shard, _) in Self::sharded(hosts) {
+    /// Takes out exactly the entries that were seen: what was entered since then stays.
+    pub async fn unlock(&self, entries: &Entries) -> kube::Result<()> {
+        for (shard, entries) in Self::sharded(entries.0.clone()) {
             self.change(shard, |data| {
-                data.retain(|_, e| *e != entry);
+                data.retain(|key, text| entries.get(key) != Some(text));
                 true
             })
             .await?;
@@ -147,11 +199,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_stay_in_their_shard_whatever_their_case() {
-        let (upper, lower) = (BTreeSet::from(["WEB-1".to_owned()]), BTreeSet::from(["web-1".to_owned()]));
-        let (upper, lower) = (Ledger::sharded(&upper), Ledger::sharded(&lower));
-        assert_eq!(upper.keys().collect::<Vec<_>>(), lower.keys().collect::<Vec<_>>());
-        assert_eq!(lower.keys().copied().collect::<Vec<_>>(), [SHARD_OF_WEB_1], "a host must not move between shards");
+    fn hosts_stay_in_their_shard() {
+        assert_eq!(Ledger::shard_of("web-1"), SHARD_OF_WEB_1, "a host must not move between shards");
     }
 
     const SHARD_OF_WEB_1: u8 = 3;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
-    core::v1::{ConfigMap, Pod},
+    core::v1::{ConfigMap, Namespace, Pod},
 };
 use kube::{
     Api, ResourceExt as _,
@@ -17,7 +17,7 @@ use super::{
     Error, checks,
     decide::{self, Gate, Job, LockFact, LogFact, Observed, Pipeline, RecordFact, Schedule, ScopeFact, Work},
     jobs,
-    ledger::{Holder, Ledger},
+    ledger::{Entries, Holder, Ledger},
     scope::{self, Host},
 };
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
         reason::Reason,
         shared::NameOrId,
     },
+    archive::started::Started,
     clients::{
         aap::{self, Needs},
         tekton::{PipelineRun, TaskRun},
@@ -50,6 +51,8 @@ pub struct Seen {
     pub controller_time: Option<Timestamp>,
     /// The TaskRuns of the current check.
     pub tasks: Vec<TaskRun>,
+    /// What the ledger holds for the run.
+    pub entries: Entries,
 }
 
 /// Looks.
@@ -68,8 +71,9 @@ pub async fn observe(ctx: &Context, run: &PatchRun, now: Timestamp) -> Result<Se
         locks: LockFact::NotLooked,
         work: Work::NotLooked,
         guard: crate::api::automation_connection::GuardPolicy::default(),
+        namespace_going: false,
     };
-    let mut seen = Seen { facts, connection: None, session: None, controller_time: None, tasks: vec![] };
+    let mut seen = Seen { facts, connection: None, session: None, controller_time: None, tasks: vec![], entries: Entries::default() };
     let look = Look {
         ctx,
         run,
@@ -84,8 +88,8 @@ pub async fn observe(ctx: &Context, run: &PatchRun, now: Timestamp) -> Result<Se
     match (phase, entry) {
         _ if leaving => {
             if decide::has_finalizer(run) {
-                look.scope(&mut seen).await?;
-                look.locks(&mut seen).await?;
+                look.scope(&mut seen, &status).await?;
+                look.locks(&mut seen, &status).await?;
             }
         }
         (Some(phase), None) => look.before(&mut seen, &status, phase).await?,
@@ -126,7 +130,7 @@ impl Look<'_> {
             }
         };
         seen.facts.guard = connection.spec.guard();
-        self.scope(seen).await?;
+        self.scope(seen, status).await?;
         // what to run comes first; who may run it now comes after
         if phase.is_change() {
             self.aap_before(seen, status, phase, &key, &connection).await?;
@@ -141,7 +145,7 @@ impl Look<'_> {
             self.resolve(seen).await?;
         }
         if matches!(seen.facts.scope, ScopeFact::Fixed(..)) {
-            self.locks(seen).await?;
+            self.locks(seen, status).await?;
         }
         Ok(())
     }
@@ -151,7 +155,16 @@ impl Look<'_> {
         // it is immutable: what was read once is not read again while the phase goes on
         match self.ctx.scopes.get(&seen.facts.run_key) {
             Some((status, hosts)) => seen.facts.scope = ScopeFact::Fixed(status, hosts),
-            None => self.scope(seen).await?,
+            None => self.scope(seen, status).await?,
+        }
+        if !matches!(seen.facts.scope, ScopeFact::Fixed(..)) {
+            self.scope_of_ledger(seen, status).await?;
+        }
+        if self.run.metadata.deletion_timestamp.is_some() {
+            seen.facts.namespace_going = self.namespace_going().await?;
+        }
+        if seen.facts.namespace_going {
+            seen.facts.record = self.record(&entry.run_key).await;
         }
         if !matches!(seen.facts.scope, ScopeFact::Fixed(..)) {
             let why =
@@ -218,14 +231,35 @@ impl Look<'_> {
         }
     }
 
+    /// The hosts that are entered in the ledger, when they are those of the scope: its ConfigMap is gone.
+    async fn scope_of_ledger(&self, seen: &mut Seen, status: &PatchRunStatus) -> Result<(), Error> {
+        self.locks(seen, status).await?;
+        let hosts = seen.entries.hosts();
+        if let Some(scope) = status.scope.as_ref().filter(|scope| scope.digest == scope::digest(&hosts)) {
+            self.ctx.scopes.put(&seen.facts.run_key, scope, &hosts);
+            seen.facts.scope = ScopeFact::Fixed(scope.clone(), hosts);
+        }
+        Ok(())
+    }
+
+    /// Whether the namespace is being deleted, and the run with it.
+    async fn namespace_going(&self) -> Result<bool, Error> {
+        match Api::<Namespace>::all(self.ctx.client.clone()).get_opt(&self.namespace).await {
+            Ok(namespace) => Ok(namespace.is_none_or(|n| n.metadata.deletion_timestamp.is_some())),
+            Err(source) => Err(Error::Observe { what: "the namespace", source }),
+        }
+    }
+
     /// The scope as it was fixed, if it was.
-    async fn scope(&self, seen: &mut Seen) -> Result<(), Error> {
+    async fn scope(&self, seen: &mut Seen, status: &PatchRunStatus) -> Result<(), Error> {
         let name = names::scope(&seen.facts.run_key);
         let maps = Api::<ConfigMap>::namespaced(self.ctx.client.clone(), &self.namespace);
         match maps.get_opt(&name).await {
             Ok(None) => {}
             Ok(Some(map)) => {
-                if let Some((status, hosts)) = scope::read(&map, &seen.facts.run_key) {
+                let on_record = status.scope.as_ref();
+                let read = scope::read(&map, &seen.facts.run_key);
+                if let Some((status, hosts)) = read.filter(|(read, _)| on_record.is_none_or(|fixed| fixed.digest == read.digest)) {
                     self.ctx.scopes.put(&seen.facts.run_key, &status, &hosts);
                     seen.facts.scope = ScopeFact::Fixed(status, hosts);
                 } else {
@@ -308,15 +342,17 @@ impl Look<'_> {
         })
     }
 
-    async fn locks(&self, seen: &mut Seen) -> Result<(), Error> {
-        let ScopeFact::Fixed(status, hosts) = &seen.facts.scope else {
-            // without a scope nothing was ever entered
-            seen.facts.locks = LockFact::Seen { ours: 0, free: 0, busy: None };
-            return Ok(());
-        };
+    async fn locks(&self, seen: &mut Seen, status: &PatchRunStatus) -> Result<(), Error> {
         let me = holder(self.run, &self.namespace, &seen.facts.run_key);
-        let looked = ledger(self.ctx, &status.ledger).look(hosts, &me).await;
-        seen.facts.locks = looked.map_err(|source| Error::Observe { what: "the ledger", source })?;
+        let looked = match (&seen.facts.scope, &status.scope) {
+            (ScopeFact::Fixed(scope, hosts), _) => ledger(self.ctx, &scope.ledger).look(hosts, &me).await,
+            (ScopeFact::NotLooked | ScopeFact::Resolved(_), Some(scope)) => ledger(self.ctx, &scope.ledger).entries(&me).await,
+            // without a scope nothing was ever entered
+            (ScopeFact::NotLooked | ScopeFact::Resolved(_), None) => {
+                Ok((LockFact::Seen { ours: 0, free: 0, busy: None }, Entries::default()))
+            }
+        };
+        (seen.facts.locks, seen.entries) = looked.map_err(|source| Error::Observe { what: "the ledger", source })?;
         Ok(())
     }
 
@@ -396,6 +432,10 @@ impl Look<'_> {
             && self.pods_over(&tasks).await?;
         seen.tasks = tasks;
         if !over {
+            if let Some(of_run) = container(&seen.tasks, checks::RUN_STEP) {
+                let pods = Api::<Pod>::namespaced(self.ctx.client.clone(), &self.namespace);
+                self.ctx.followed.follow((self.namespace.clone(), name), pods, of_run);
+            }
             seen.facts.work = Work::Tekton(Pipeline::Active { started });
             // a check that must be stopped has its log saved first
             return Ok(entry.launch.as_ref().is_some_and(|l| l.stopping.is_some()) || self.run.spec.cancel());
@@ -463,6 +503,13 @@ impl Look<'_> {
                 Gate::Wait(Reason::TemplateNotReady, format!("the connection names no template for {phase}: set spec.templates.{phase}"));
             return Ok(());
         };
+        let started = match self.ctx.store.started(key).await {
+            Ok(started) => started,
+            Err(error) => {
+                seen.facts.record = RecordFact::Unavailable(error.to_string());
+                return Ok(());
+            }
+        };
         let found = async {
             let controller = session.aap.discover().await?;
             seen.controller_time = controller.date;
@@ -490,11 +537,19 @@ impl Look<'_> {
                 jobs::asked(self.run, phase, key, &hosts, &Pinned { stage: pins.stage, apply: pins.apply, reboot: pins.reboot, ..pinned });
             let (schedule, job) = self.launched(&session, key, 1, &asked, controller.date.unwrap_or(self.now)).await?;
             let direct = connection.spec.launch_mode() == LaunchMode::Direct;
-            let baseline = if direct { Some(session.aap.baseline(template.id).await?.value) } else { None };
-            Ok::<_, aap::Error>((decide::Aap { pins, schedule, job, baseline }, problems))
+            let baseline = match &started {
+                Some(started) => Some(started.baseline),
+                None if direct => Some(session.aap.baseline(template.id).await?.value),
+                None => None,
+            };
+            Ok::<_, aap::Error>((decide::Aap { pins, schedule, job, baseline, started: started.is_some() }, problems))
         }
         .await;
         match found {
+            Ok((aap, _)) if started.as_ref().is_some_and(|s| differs_from(s, &aap.pins, phase)) => {
+                let why = format!("{phase} was begun by a direct launch on another controller or template than the connection names now");
+                seen.facts.gate = Gate::Wait(Reason::ConnectionChanged, why);
+            }
             Ok((aap, problems)) => {
                 if !problems.is_empty() && seen.facts.gate == Gate::Open {
                     seen.facts.gate = Gate::Wait(Reason::TemplateNotReady, problems.join("; "));
@@ -549,7 +604,7 @@ impl Look<'_> {
                 // another controller has jobs of these numbers too: what ends or stops something must come from the one that was launched on
                 let ordinary = matches!(&job, Job::Found { mismatch: None, over: None, .. });
                 if !ordinary && let Some(pins) = self.other_controller(&session, &pins).await? {
-                    return Ok(decide::Aap { pins, schedule: Schedule::Absent, job: Job::NotFound, baseline: None });
+                    return Ok(decide::Aap { pins, schedule: Schedule::Absent, job: Job::NotFound, baseline: None, started: false });
                 }
                 (Schedule::Absent, job)
             } else {
@@ -557,14 +612,14 @@ impl Look<'_> {
                 seen.controller_time = controller.date;
                 if controller.value.install_uuid != pins.install_uuid {
                     let pins = Pinned { install_uuid: controller.value.install_uuid, ..pins.clone() };
-                    return Ok(decide::Aap { pins, schedule: Schedule::Absent, job: Job::NotFound, baseline: None });
+                    return Ok(decide::Aap { pins, schedule: Schedule::Absent, job: Job::NotFound, baseline: None, started: false });
                 }
                 match launch.baseline {
                     Some(after) => (Schedule::Absent, self.marked(&session, &entry.run_key, after, &asked).await?),
                     None => self.launched(&session, &entry.run_key, launch.try_, &asked, controller.date.unwrap_or(self.now)).await?,
                 }
             };
-            Ok::<_, aap::Error>(decide::Aap { pins: pins.clone(), schedule, job, baseline: None })
+            Ok::<_, aap::Error>(decide::Aap { pins: pins.clone(), schedule, job, baseline: None, started: false })
         }
         .await;
         Ok(match found {
@@ -612,7 +667,7 @@ impl Look<'_> {
         }
         let mut rows = session.aap.jobs_of_schedule(&name).await?.value;
         rows.sort_by_key(|job| job.id);
-        let surplus = rows.get(1).filter(|job| !job.status.is_over()).map(|job| job.id);
+        let surplus = rows.iter().skip(1).find(|job| !job.status.is_over()).map(|job| job.id);
         let job = match rows.first() {
             Some(row) => {
                 let detail = session.aap.job(row.id).await?;
@@ -628,12 +683,17 @@ impl Look<'_> {
         let Some(template) = asked.template else { return Ok(Job::NotFound) };
         let mut rows = session.aap.find_marked(template, after, key).await?.value;
         rows.sort_by_key(|job| job.id);
-        let surplus = rows.get(1).filter(|job| !job.status.is_over()).map(|job| job.id);
+        let surplus = rows.iter().skip(1).find(|job| !job.status.is_over()).map(|job| job.id);
         match rows.first() {
             Some(row) => jobs::look(&session.aap, row, asked, surplus, self.now).await,
             None => Ok(Job::NotFound),
         }
     }
+}
+
+/// Whether a direct launch was begun somewhere else than a launch now would be made.
+fn differs_from(started: &Started, pins: &Pinned, phase: Phase) -> bool {
+    started.install_uuid != pins.install_uuid || decide::template(pins, phase) != Some(started.template)
 }
 
 /// Everything in an inventory of the controller.
