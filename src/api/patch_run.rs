@@ -177,7 +177,7 @@ impl PatchRunSpec {
     }
 }
 
-/// One patch step.
+/// A patch step: `precheck` (are the hosts fit?), `stage` (download the kernel), `apply` (install it, without reboot), `reboot`, `postcheck` (right kernel, services up). In `status.phase`: the one that runs or waits, or the last one.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -356,7 +356,7 @@ pub enum State {
     Completed,
 }
 
-/// How a run or a phase ended.
+/// `OK` when it is proven of every host of the scope, `ERROR` for any other end; absent until the run, or the phase, is over.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum RunResult {
     /// Proven: every host of the scope is accounted for.

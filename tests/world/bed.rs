@@ -39,7 +39,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     apiserver::{ApiServer, Asked},
-    calls::Calls,
+    calls::{Call, Calls},
     proxy::Proxy,
     tekton::Tekton,
 };
@@ -279,8 +279,8 @@ impl Bed {
     }
 
     /// The calls of the manager that works now.
-    pub fn calls(&self) -> Vec<String> {
-        self.manager.as_ref().map(|m| m.calls.seen()).unwrap_or_default()
+    pub fn calls(&self) -> Vec<Call> {
+        self.manager.as_ref().map(|m| m.calls.numbered()).unwrap_or_default()
     }
 
     /// Whether the run is over and holds nothing.

@@ -1,6 +1,6 @@
-//! Every outgoing call of a manager, counted, and the one at which it dies.
+//! Every outgoing call of a manager, numbered, and the one at which it dies.
 
-use std::sync::Mutex;
+use std::{collections::BTreeMap, sync::Mutex};
 
 use tokio::sync::Notify;
 
@@ -13,12 +13,18 @@ pub enum Point {
     After,
 }
 
-/// The call at which a manager dies: after so many writes, the nth of these words, from 0. Polls differ in number from run to run; this does not.
+/// A call: method and path, and which of them, from 0. A read that repeats another while nothing is written is numbered once more and then
+/// no longer: how often a poll repeats depends on how busy the machine is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fatal {
-    pub writes: usize,
+pub struct Call {
     pub what: String,
     pub nth: usize,
+}
+
+/// The call at which a manager dies.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fatal {
+    pub call: Call,
     pub point: Point,
 }
 
@@ -30,10 +36,39 @@ pub fn is_write(what: &str) -> bool {
 /// The calls of one manager.
 #[derive(Default)]
 pub struct Calls {
-    seen: Mutex<Vec<String>>,
+    seen: Mutex<Seen>,
     fatal: Mutex<Option<Fatal>>,
     /// Rung when the process is to die.
     pub death: Notify,
+}
+
+#[derive(Default)]
+struct Seen {
+    all: Vec<String>,
+    numbered: Vec<Call>,
+    numbers: BTreeMap<String, usize>,
+    /// Reads since the last write.
+    repeated: BTreeMap<String, usize>,
+}
+
+impl Seen {
+    fn add(&mut self, what: &str) -> Option<Call> {
+        self.all.push(what.to_owned());
+        if is_write(what) {
+            self.repeated.clear();
+        } else {
+            let repeated = self.repeated.entry(what.to_owned()).or_default();
+            *repeated += 1;
+            if *repeated > 2 {
+                return None;
+            }
+        }
+        let next = self.numbers.entry(what.to_owned()).or_default();
+        let call = Call { what: what.to_owned(), nth: *next };
+        *next += 1;
+        self.numbered.push(call.clone());
+        Some(call)
+    }
 }
 
 impl Calls {
@@ -44,22 +79,18 @@ impl Calls {
 
     /// What was called, in order.
     pub fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
+        self.seen.lock().unwrap().all.clone()
+    }
+
+    /// The calls at which a manager can be made to die, in order.
+    pub fn numbered(&self) -> Vec<Call> {
+        self.seen.lock().unwrap().numbered.clone()
     }
 
     /// Lets a call through, or never answers it.
     pub async fn pass<T>(&self, what: &str, call: impl Future<Output = T>) -> T {
-        let (writes, nth) = {
-            let mut seen = self.seen.lock().unwrap();
-            let position = (
-                seen.iter().filter(|call| is_write(call)).count(),
-                seen.iter().rev().take_while(|c| !is_write(c)).filter(|c| *c == what).count(),
-            );
-            seen.push(what.to_owned());
-            position
-        };
-        let here = |fatal: &mut Fatal| fatal.what == what && fatal.writes == writes && fatal.nth == nth;
-        let fatal = self.fatal.lock().unwrap().take_if(here);
+        let numbered = self.seen.lock().unwrap().add(what);
+        let fatal = self.fatal.lock().unwrap().take_if(|fatal| Some(&fatal.call) == numbered.as_ref());
         match fatal.map(|fatal| fatal.point) {
             None => call.await,
             Some(Point::Before) => self.die().await,

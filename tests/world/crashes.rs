@@ -8,7 +8,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
     bed::{Bed, NAMESPACE},
-    calls::{Calls, Fatal, Point, is_write},
+    calls::{Call, Calls, Fatal, Point},
 };
 
 /// Everything a crash must not change.
@@ -26,7 +26,7 @@ struct End {
 }
 
 /// A run over `phases`; the calls of the manager that saw its end, and whether one died.
-async fn run(phases: &[&str], death: Option<Fatal>) -> (End, Vec<String>, bool) {
+async fn run(phases: &[&str], death: Option<Fatal>) -> (End, Vec<Call>, bool) {
     let mut bed = Bed::new().await;
     bed.poll = Duration::from_millis(250);
     bed.apply("web", json!({"phases": phases}));
@@ -49,22 +49,10 @@ async fn run(phases: &[&str], death: Option<Fatal>) -> (End, Vec<String>, bool) 
     (end, bed.calls(), bed.deaths > 0)
 }
 
-/// Every call, twice: before and after. Of polls that repeat each other while nothing is written, the first two.
-fn plans(calls: &[String]) -> Vec<Fatal> {
-    let mut plans = vec![];
-    let (mut writes, mut since) = (0, BTreeMap::<&str, usize>::new());
-    for what in calls {
-        let nth = since.entry(what).or_default();
-        if *nth < 2 {
-            plans.extend([Point::Before, Point::After].map(|point| Fatal { writes, what: what.clone(), nth: *nth, point }));
-        }
-        *nth += 1;
-        if is_write(what) {
-            writes += 1;
-            since.clear();
-        }
-    }
-    plans
+/// Every numbered call, twice: before and after.
+fn plans(calls: &[Call]) -> Vec<Fatal> {
+    let at = |call: &Call| [Point::Before, Point::After].map(|point| Fatal { call: call.clone(), point });
+    calls.iter().flat_map(at).collect()
 }
 
 async fn everywhere(phases: &'static [&'static str], at_once: usize) {
@@ -91,8 +79,8 @@ async fn everywhere(phases: &'static [&'static str], at_once: usize) {
     }
     assert!(wrong.is_empty(), "{} of {} ended otherwise: {}", wrong.len(), planned, wrong.join("\n"));
     eprintln!("{phases:?}: {planned} crash plans, {deaths} deaths, every end as undisturbed");
-    // events are published beside, so that a few calls come in another order; nearly every planned call is made
-    assert!(deaths * 10 >= planned * 8, "{deaths} of {planned}");
+    // what is seen of a job that is quick depends on the moment of the look, so that a few calls are not made every time
+    assert!(deaths * 10 >= planned * 9, "{deaths} of {planned}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
