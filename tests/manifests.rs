@@ -28,6 +28,14 @@ fn crds_are_current() {
 }
 
 #[test]
+fn the_pipeline_to_start_from_is_the_built_in_one() {
+    let pipeline = fettle::controllers::patch_run::checks::pipeline("fettle.local/checks:dev");
+    let head =
+        "# The checks as Fettle runs them, to be changed: name it in spec.checks.pipelineRef of a connection in the same namespace.\n";
+    check("config/tekton/pipeline.yaml", &format!("{head}{}", yaml::to_string(&pipeline).unwrap()));
+}
+
+#[test]
 fn every_field_explains_itself() {
     fn walk(path: &str, schema: &serde_json::Value, bare: &mut Vec<String>) {
         for (name, child) in schema["properties"].as_object().into_iter().flatten() {

@@ -195,7 +195,7 @@ pub struct Checks {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory: Option<LocalRef>,
 
-    /// A Pipeline of your own, in the same namespace, with the label `fettle.dev/checks: "true"`. It gets the same parameters and workspaces as the built-in one. Default: the built-in checks.
+    /// A Pipeline of your own, in the same namespace, with the label `fettle.dev/checks: "true"`. It gets the same parameters and workspaces as the built-in one, which `config/tekton` has to start from. Default: the built-in checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipeline_ref: Option<LocalRef>,
 }

@@ -108,6 +108,16 @@ pub fn pipeline_run(plan: &CheckPlan<'_>) -> PipelineRun {
     }
 }
 
+/// The built-in checks as a Pipeline to start one's own from; `config/tekton` ships it.
+pub fn pipeline(image: &str) -> Value {
+    json!({
+        "apiVersion": "tekton.dev/v1",
+        "kind": "Pipeline",
+        "metadata": {"name": "fettle-checks", "labels": {names::CHECKS: "true"}},
+        "spec": pipeline_spec(image),
+    })
+}
+
 /// The built-in checks. Values reach the steps through their environment only.
 fn pipeline_spec(image: &str) -> Value {
     let names = ["phase", "run-key", "desired-kernel", "reboot-key", "timeout"];
