@@ -39,6 +39,8 @@ lint() {
     done
 }
 
+# a test waits for one process after the other, so that two beside each other use two cores
+beside=(--numprocesses 2 --dist worksteal)
 run_tests() {
     say "$1"
     shift
@@ -55,7 +57,7 @@ fleet)
     run_tests "the five phases on virtual hosts" -s "$here/test_fleet.py" ;;
 all)
     lint
-    run_tests "tests" "$here" ;;
+    run_tests "tests" "${beside[@]}" "$here" ;;
 *)
     sed -n '2,/^set /{/^#/s/^# \?//p}' "$0" >&2
     exit 2 ;;
