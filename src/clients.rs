@@ -2,4 +2,5 @@
 
 pub mod aap;
 pub mod http;
+pub mod kubernetes;
 pub mod tekton;

@@ -1,13 +1,15 @@
 //! Wiring only.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, process::ExitCode};
 
 use clap::Parser as _;
 use fettle::{
     api,
     cli::{Cli, Command},
-    clients::http::Denied,
-    http, manager, telemetry, yaml,
+    clients::kubernetes,
+    http, manager,
+    metrics::Metrics,
+    telemetry, yaml,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,30 +40,18 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
     match command {
         Command::Manager(args) => {
-            let (client, api_server) = client().await?;
-            manager::run(args, client, api_server, stop_signal()?).await?;
+            let metrics = Metrics::default();
+            let (client, api_server) = kubernetes::connect(&metrics).await?;
+            manager::run(args, client, api_server, metrics, stop_signal()?).await?;
         }
         Command::Server(args) => {
-            let (client, _) = client().await?;
+            let (client, _) = kubernetes::connect(&Metrics::default()).await?;
             http::serve(args, client, stop_signal()?.cancelled_owned()).await?;
         }
         Command::Crds { dir } => crds(dir.as_deref())?,
         Command::Version => print(&format!("fettle {}\n", env!("CARGO_PKG_VERSION")))?,
     }
     Ok(())
-}
-
-/// The cluster, by service account or kubeconfig. Repeats no request by itself: some of ours create things. Also where its API server is.
-async fn client() -> Result<(kube::Client, Vec<Denied>), Box<dyn Error>> {
-    let mut config = kube::Config::infer().await?;
-    config.default_retry = false;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    config.write_timeout = Some(Duration::from_secs(30));
-    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let port = config.cluster_url.port_u16().unwrap_or(443);
-    let addresses = tokio::net::lookup_host((host, port)).await?;
-    let denied = addresses.map(|a| Denied { address: a.ip(), port: Some(a.port()) }).collect();
-    Ok((kube::Client::try_from(config)?, denied))
 }
 
 /// Cancelled by SIGTERM or SIGINT. A second signal changes nothing: what is under way ends first, within a bound.

@@ -64,8 +64,13 @@ pub enum Error {
 }
 
 /// Runs the operator until `stop`. `client` must not repeat requests by itself.
-pub async fn run(args: ManagerArgs, client: Client, api_server: Vec<Denied>, stop: CancellationToken) -> Result<(), Error> {
-    let metrics = Metrics::default();
+pub async fn run(
+    args: ManagerArgs,
+    client: Client,
+    api_server: Vec<Denied>,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let listener = tokio::net::TcpListener::bind(args.listen).await.map_err(|source| Error::Listen { address: args.listen, source })?;
     let health = health(&metrics);
     let health_stop = stop.clone();

@@ -56,6 +56,17 @@ pub struct CallLabels {
     pub code: String,
 }
 
+/// Labels of a request to the Kubernetes API server.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ApiCallLabels {
+    /// HTTP method, or `WATCH`.
+    pub verb: &'static str,
+    /// Resource and subresource, without names: `patchruns/status`.
+    pub resource: String,
+    /// Status code, or `none` when no answer came.
+    pub code: String,
+}
+
 /// The manager's metrics; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -70,6 +81,8 @@ pub struct Metrics {
     pub adoptions: Counter,
     /// Finished phases.
     pub phases: Family<PhaseLabels, Counter>,
+    /// Requests to the Kubernetes API server.
+    pub api_calls: Family<ApiCallLabels, Counter>,
     /// Calls to AAP controllers.
     pub aap_calls: Family<CallLabels, Counter>,
     /// Status writes.
@@ -91,13 +104,26 @@ impl Default for Metrics {
         registry.register("adoptions", "Phases whose result was found in the records", adoptions.clone());
         let phases = Family::default();
         registry.register("phases", "Finished phases by result and reason", phases.clone());
+        let api_calls = Family::default();
+        registry.register("api_calls", "Requests to the Kubernetes API server by resource and code", api_calls.clone());
         let aap_calls = Family::default();
         registry.register("aap_calls", "Calls to AAP controllers by route and outcome", aap_calls.clone());
         let status_writes = Counter::default();
         registry.register("status_writes", "Status writes", status_writes.clone());
         let leader = Gauge::default();
         registry.register("leader", "1 on the replica that works", leader.clone());
-        Self { registry: Arc::new(registry), reconciles, reconcile_seconds, launches, adoptions, phases, aap_calls, status_writes, leader }
+        Self {
+            registry: Arc::new(registry),
+            reconciles,
+            reconcile_seconds,
+            launches,
+            adoptions,
+            phases,
+            api_calls,
+            aap_calls,
+            status_writes,
+            leader,
+        }
     }
 }
 
