@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    io,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -14,7 +15,10 @@ use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::{calls::Calls, tekton::Tekton};
+use crate::{
+    calls::{Calls, Outcome},
+    tekton::Tekton,
+};
 
 /// A server; clones are one server.
 #[derive(Clone)]
@@ -31,6 +35,10 @@ struct Inner {
     logs: BTreeMap<String, String>,
     /// Collection (any namespace), and who watches it.
     watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
+    /// Whether watchers hear nothing.
+    silent: bool,
+    /// The version before which the history is gone.
+    compacted: u64,
     history: Vec<(u64, String, Value)>,
     asked: Vec<Asked>,
 }
@@ -65,12 +73,12 @@ impl ApiServer {
         let this = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let (this, calls) = (this.clone(), calls.clone());
-            async move { Ok::<_, Infallible>(this.take(request, &calls).await) }
+            async move { this.take(request, &calls).await }
         });
         Client::new(service, "default")
     }
 
-    async fn take(&self, request: Request<Body>, calls: &Calls) -> Response<Answer> {
+    async fn take(&self, request: Request<Body>, calls: &Calls) -> io::Result<Response<Answer>> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().trim_start_matches('/').to_owned();
         let query: BTreeMap<String, String> = parts
@@ -82,31 +90,37 @@ impl ApiServer {
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect();
         if query.contains_key("watch") {
-            return self.watch(&path, &query);
+            return Ok(self.watch(&path, &query));
         }
         let body = body.collect_bytes().await.unwrap_or_default();
         // what the caches do, and what follows logs, goes on beside the reconciles
         let cached = path.ends_with("pipelineruns") || path.ends_with("taskruns") || path == "apis/tekton.dev/v1";
         let background = parts.method == Method::GET && (cached || query.contains_key("follow"));
-        let (code, answer) = if background {
-            self.serve(&parts.method, &path, &query, &body, None)
-        } else {
-            let what = format!("{} {path}", parts.method);
-            let kind = parts.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-            calls.pass(&what, async { self.serve(&parts.method, &path, &query, &body, Some(&kind)) }).await
+        let what = format!("{} {path}", parts.method);
+        let kind = parts.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let this = self.clone();
+        let call = async move {
+            let answer = this.serve(&parts.method, &path, &query, &body, &kind);
+            this.tekton.clone().go_on(&this);
+            answer
         };
-        self.tekton.clone().go_on(self);
-        Response::builder().status(code).header("content-type", "application/json").body(Answer::from(answer)).unwrap()
+        let outcome = if background { Outcome::Answer(call.await) } else { calls.pass(&what, call).await };
+        let (code, answer) = match outcome {
+            Outcome::Answer(answer) => answer,
+            Outcome::Half((code, mut answer)) => {
+                answer.truncate(answer.len() / 2);
+                (code, answer)
+            }
+            Outcome::Status(code) => {
+                let (code, status) = failure(code, "Unknown", "somebody between answers");
+                (StatusCode::from_u16(code).unwrap(), status.to_string().into_bytes())
+            }
+            Outcome::Broken => return Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+        };
+        Ok(Response::builder().status(code).header("content-type", "application/json").body(Answer::from(answer)).unwrap())
     }
 
-    fn serve(
-        &self,
-        method: &Method,
-        path: &str,
-        query: &BTreeMap<String, String>,
-        body: &Bytes,
-        kind: Option<&str>,
-    ) -> (StatusCode, Vec<u8>) {
+    fn serve(&self, method: &Method, path: &str, query: &BTreeMap<String, String>, body: &Bytes, kind: &str) -> (StatusCode, Vec<u8>) {
         let mut inner = self.lock();
         let (code, answer) = if let Some(pod) = path.strip_suffix("/log") {
             let container = query.get("container").cloned().unwrap_or_default();
@@ -118,7 +132,7 @@ impl ApiServer {
                 None => failure(404, "NotFound", "no such pod"),
             }
         } else {
-            inner.serve(method, path, body, kind.unwrap_or_default())
+            inner.serve(method, path, body, kind)
         };
         inner.asked.push(Asked { method: method.to_string(), path: path.to_owned(), code });
         (StatusCode::from_u16(code).unwrap(), answer.to_string().into_bytes())
@@ -129,6 +143,10 @@ impl ApiServer {
         let mut inner = self.lock();
         let since: u64 = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or_default();
         let collection = path.to_owned();
+        if since < inner.compacted {
+            let gone = json!({"type": "ERROR", "object": failure(410, "Expired", "too old resource version").1});
+            return Response::builder().status(200).body(Answer::from(format!("{gone}\n").into_bytes())).unwrap();
+        }
         for (_, _, event) in inner.history.iter().filter(|(version, of, _)| *version > since && *of == collection) {
             let _ = send.send(event.clone());
         }
@@ -171,6 +189,22 @@ impl ApiServer {
         self.lock().logs.retain(|log, _| !log.starts_with(path));
     }
 
+    /// From now on watchers hear nothing.
+    pub fn silence(&self) {
+        self.lock().silent = true;
+    }
+
+    /// Breaks every watch off; new ones hear what they missed, or, when the history is `gone`, that they must list again.
+    pub fn resume(&self, gone: bool) {
+        let mut inner = self.lock();
+        inner.silent = false;
+        inner.watchers.clear();
+        if gone {
+            inner.version += 1;
+            inner.compacted = inner.version;
+        }
+    }
+
     pub fn set_log(&self, pod: &str, container: &str, text: &str) {
         self.lock().logs.insert(format!("{pod}/{container}"), text.to_owned());
     }
@@ -185,6 +219,12 @@ impl ApiServer {
         let (name, inner) = (path.rsplit('/').next().unwrap(), self.lock());
         let events = inner.history.iter().map(|(_, _, event)| &event["object"]);
         events.filter(|o| o["metadata"]["name"] == name && path.contains("/patchruns/") && o["kind"] == "PatchRun").cloned().collect()
+    }
+
+    /// Whether an object of that path was ever deleted.
+    pub fn was_deleted(&self, path: &str) -> bool {
+        let (_, name) = path.rsplit_once('/').unwrap();
+        self.lock().history.iter().any(|(_, _, event)| event["type"] == "DELETED" && event["object"]["metadata"]["name"] == name)
     }
 
     pub fn asked(&self) -> Vec<Asked> {
@@ -240,7 +280,8 @@ impl Inner {
             None => namespaced.to_owned(),
         };
         let event = json!({"type": word, "object": object});
-        self.watchers.retain(|(collection, send)| *collection != everywhere || send.send(event.clone()).is_ok());
+        let heard = !self.silent;
+        self.watchers.retain(|(collection, send)| !heard || *collection != everywhere || send.send(event.clone()).is_ok());
         self.history.push((self.version, everywhere, event));
     }
 

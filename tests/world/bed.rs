@@ -56,8 +56,10 @@ pub struct Bed {
     pub pause: bool,
     /// Time between two reconciles.
     pub poll: Duration,
-    /// How often a manager died by itself.
-    pub deaths: usize,
+    /// Whether a manager was struck as planned.
+    pub struck: bool,
+    /// The calls of the managers before the one that works.
+    past: Vec<Call>,
 }
 
 struct Manager {
@@ -97,7 +99,8 @@ impl Bed {
             manager: None,
             pause: false,
             poll: Duration::from_millis(25),
-            deaths: 0,
+            struck: false,
+            past: vec![],
         };
         bed.tenant(NAMESPACE);
         bed
@@ -189,12 +192,24 @@ impl Bed {
             backoff: Backoff::default(),
         };
         for path in self.api.paths("/automationconnections/") {
-            let connection: AutomationConnection = serde_json::from_value(self.api.get(&path).unwrap()).unwrap();
-            tokio::select! {
-                result = automation_connection::reconcile(&connection, &ctx) => drop(result.unwrap()),
-                () = calls.death.notified() => calls.death.notify_one(),
+            let read = || serde_json::from_value::<AutomationConnection>(self.api.get(&path).unwrap()).unwrap();
+            for _ in 0..20 {
+                let connection = read();
+                let dead = tokio::select! {
+                    biased;
+                    () = calls.death.notified() => true,
+                    _ = automation_connection::reconcile(&connection, &ctx) => false,
+                };
+                if dead {
+                    // the first reconcile of a run finds the manager dead
+                    calls.death.notify_one();
+                }
+                if dead || read().status.is_some_and(|status| status.install_uuid.is_some()) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            let fresh: AutomationConnection = serde_json::from_value(self.api.get(&path).unwrap()).unwrap();
+            let fresh = read();
             writer.apply_watcher_event(&watcher::Event::Apply(DeserializeGuard(Ok(fresh))));
         }
         // the store lives as long as its writer
@@ -208,7 +223,10 @@ impl Bed {
 
     /// Kills the manager.
     pub fn kill(&mut self) {
-        self.manager = None;
+        if let Some(manager) = self.manager.take() {
+            self.struck |= manager.calls.struck();
+            self.past.extend(manager.calls.numbered());
+        }
     }
 
     /// Reconciles until `until` holds of the run. A manager that dies is started again. Panics when it takes longer than `limit` seconds.
@@ -263,8 +281,9 @@ impl Bed {
             }
         };
         if dead {
-            self.deaths += 1;
             self.kill();
+        } else {
+            self.struck |= self.manager.as_ref().is_some_and(|manager| manager.calls.struck());
         }
     }
 
@@ -278,9 +297,10 @@ impl Bed {
         sessions.open(&connection, Purpose::Change, &[]).await.unwrap().aap
     }
 
-    /// The calls of the manager that works now.
+    /// The numbered calls of all managers.
     pub fn calls(&self) -> Vec<Call> {
-        self.manager.as_ref().map(|m| m.calls.numbered()).unwrap_or_default()
+        let now = self.manager.iter().flat_map(|manager| manager.calls.numbered());
+        self.past.iter().cloned().chain(now).collect()
     }
 
     /// Whether the run is over and holds nothing.
@@ -321,6 +341,11 @@ impl Bed {
     /// Writes since the last time they were forgotten.
     pub fn writes(&self) -> Vec<Asked> {
         self.api.asked().into_iter().filter(Asked::is_write).collect()
+    }
+
+    /// Every state of a run that was ever stored, oldest first.
+    pub fn states(&self, name: &str) -> Vec<PatchRun> {
+        self.api.versions(&run_path(NAMESPACE, name)).into_iter().map(|run| serde_json::from_value(run).unwrap()).collect()
     }
 
     /// The statuses of a run as they were written: state, phase and reason.

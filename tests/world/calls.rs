@@ -1,16 +1,37 @@
-//! Every outgoing call of a manager, numbered, and the one at which it dies.
+//! Every outgoing call of a manager, numbered, and the one that is struck.
+//!
+//! One plan for both clients, that of Kubernetes and that of the controller: at which call, on which side of it, what happens.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use tokio::sync::Notify;
 
-/// On which side of a call the process dies.
+/// Where in the life of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Point {
-    /// Nothing is sent.
-    Before,
-    /// It is carried out; nobody hears the answer.
-    After,
+    /// Before it is sent: nothing is carried out.
+    Unsent,
+    /// It was carried out, and its answer is on the way.
+    Unanswered,
+    /// Its answer came.
+    Answered,
+}
+
+/// What happens there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The manager dies.
+    Crash,
+    /// The connection breaks.
+    Reset,
+    /// Everything takes this much longer.
+    Delay(Duration),
+    /// A proxy answers with this status instead.
+    Status(u16),
+    /// The answer breaks off in the middle.
+    Corrupt,
+    /// A proxy answers 504 at once; the call is carried out this much later.
+    Late(Duration),
 }
 
 /// A call: method and path, and which of them, from 0. A read that repeats another while nothing is written is numbered once more and then
@@ -21,23 +42,42 @@ pub struct Call {
     pub nth: usize,
 }
 
-/// The call at which a manager dies.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fatal {
-    pub call: Call,
-    pub point: Point,
+impl Call {
+    /// Whether it changes something.
+    pub fn is_write(&self) -> bool {
+        is_write(&self.what)
+    }
 }
 
-/// Whether a call changes something.
-pub fn is_write(what: &str) -> bool {
+/// One disturbance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Plan {
+    pub call: Call,
+    pub point: Point,
+    pub fault: Fault,
+}
+
+fn is_write(what: &str) -> bool {
     !what.trim_start_matches("AAP ").starts_with("GET") && !what.contains("selfsubjectaccessreviews")
+}
+
+/// What a call comes to, for who made it.
+pub enum Outcome<T> {
+    /// Its answer.
+    Answer(T),
+    /// Half of its answer.
+    Half(T),
+    /// This status, from somebody between.
+    Status(u16),
+    /// Nothing.
+    Broken,
 }
 
 /// The calls of one manager.
 #[derive(Default)]
 pub struct Calls {
     seen: Mutex<Seen>,
-    fatal: Mutex<Option<Fatal>>,
+    plan: Mutex<Option<Plan>>,
     /// Rung when the process is to die.
     pub death: Notify,
 }
@@ -49,6 +89,7 @@ struct Seen {
     numbers: BTreeMap<String, usize>,
     /// Reads since the last write.
     repeated: BTreeMap<String, usize>,
+    struck: bool,
 }
 
 impl Seen {
@@ -72,9 +113,9 @@ impl Seen {
 }
 
 impl Calls {
-    /// Dies at that call.
-    pub fn dying_at(fatal: Fatal) -> Self {
-        Self { fatal: Mutex::new(Some(fatal)), ..Self::default() }
+    /// Strikes as planned, once.
+    pub fn with(plan: Plan) -> Self {
+        Self { plan: Mutex::new(Some(plan)), ..Self::default() }
     }
 
     /// What was called, in order.
@@ -82,21 +123,61 @@ impl Calls {
         self.seen.lock().unwrap().all.clone()
     }
 
-    /// The calls at which a manager can be made to die, in order.
+    /// The calls that can be struck, in order.
     pub fn numbered(&self) -> Vec<Call> {
         self.seen.lock().unwrap().numbered.clone()
     }
 
-    /// Lets a call through, or never answers it.
-    pub async fn pass<T>(&self, what: &str, call: impl Future<Output = T>) -> T {
+    /// Whether the plan's call was made.
+    pub fn struck(&self) -> bool {
+        self.seen.lock().unwrap().struck
+    }
+
+    /// Carries a call out, or does to it what is planned.
+    pub async fn pass<T: Send + 'static>(&self, what: &str, call: impl Future<Output = T> + Send + 'static) -> Outcome<T> {
         let numbered = self.seen.lock().unwrap().add(what);
-        let fatal = self.fatal.lock().unwrap().take_if(|fatal| Some(&fatal.call) == numbered.as_ref());
-        match fatal.map(|fatal| fatal.point) {
-            None => call.await,
-            Some(Point::Before) => self.die().await,
-            Some(Point::After) => {
+        let Some(plan) = self.plan.lock().unwrap().take_if(|plan| Some(&plan.call) == numbered.as_ref()) else {
+            return Outcome::Answer(call.await);
+        };
+        self.seen.lock().unwrap().struck = true;
+        match (plan.fault, plan.point) {
+            (Fault::Crash, Point::Unsent) => self.die().await,
+            (Fault::Crash, Point::Unanswered) => {
                 call.await;
                 self.die().await
+            }
+            (Fault::Crash, Point::Answered) => {
+                let answer = call.await;
+                // whoever waits for the answer hears it, and then no more
+                self.death.notify_one();
+                Outcome::Answer(answer)
+            }
+            (Fault::Reset, Point::Unsent) => Outcome::Broken,
+            (Fault::Reset, Point::Unanswered | Point::Answered) => {
+                call.await;
+                Outcome::Broken
+            }
+            (Fault::Status(code), Point::Unsent) => Outcome::Status(code),
+            (Fault::Status(code), Point::Unanswered | Point::Answered) => {
+                call.await;
+                Outcome::Status(code)
+            }
+            (Fault::Delay(by), Point::Unsent) => {
+                tokio::time::sleep(by).await;
+                Outcome::Answer(call.await)
+            }
+            (Fault::Delay(by), Point::Unanswered | Point::Answered) => {
+                let answer = call.await;
+                tokio::time::sleep(by).await;
+                Outcome::Answer(answer)
+            }
+            (Fault::Corrupt, _) => Outcome::Half(call.await),
+            (Fault::Late(by), _) => {
+                tokio::spawn(async move {
+                    tokio::time::sleep(by).await;
+                    call.await
+                });
+                Outcome::Status(504)
             }
         }
     }

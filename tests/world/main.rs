@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::format_push_string,
     clippy::print_stderr,
+    clippy::print_stdout,
     clippy::needless_pass_by_value,
     clippy::type_complexity,
     clippy::large_futures,
@@ -16,8 +17,9 @@
 mod apiserver;
 mod bed;
 mod calls;
-mod crashes;
 mod losses;
+mod plans;
 mod proxy;
 mod stories;
 mod tekton;
+mod workloads;

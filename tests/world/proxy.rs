@@ -1,6 +1,9 @@
 //! What stands between the manager and the controller: counts calls, and hurries schedules.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use axum::{
     Router,
@@ -11,7 +14,7 @@ use axum::{
 };
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 
-use crate::calls::Calls;
+use crate::calls::{Calls, Outcome};
 
 /// A proxy on a port of its own; ends with its runtime.
 #[derive(Clone)]
@@ -57,9 +60,9 @@ async fn forward(State(state): State<Shared>, request: Request) -> Response {
     };
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, 16 << 20).await.unwrap_or_default();
-    let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+    let path = parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let what = format!("AAP {} {}", parts.method, parts.uri.path());
-    let call = async {
+    let call = async move {
         let mut out = client.request(parts.method.clone(), format!("{target}{path}")).body(body);
         for (name, value) in parts.headers.iter().filter(|(name, _)| **name != header::HOST && **name != header::CONTENT_LENGTH) {
             out = out.header(name, value);
@@ -76,7 +79,22 @@ async fn forward(State(state): State<Shared>, request: Request) -> Response {
         hurry(&mut response);
         response
     };
-    calls.pass(&what, call).await
+    match calls.pass(&what, call).await {
+        Outcome::Answer(response) => response,
+        Outcome::Half(response) => broken_off(response).await,
+        Outcome::Status(code) => Response::builder().status(code).body(Body::from("<h1>somebody between answers</h1>")).unwrap(),
+        Outcome::Broken => broken_off(Response::new(Body::empty())).await,
+    }
+}
+
+/// The answer up to its middle; then the connection breaks.
+async fn broken_off(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let mut bytes = to_bytes(body, 64 << 20).await.unwrap_or_default();
+    bytes.truncate(bytes.len() / 2);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let rest = futures::stream::iter([Ok(bytes), Err(io::Error::from(io::ErrorKind::ConnectionReset))]);
+    Response::from_parts(parts, Body::from_stream(rest))
 }
 
 /// Sets the date back by two seconds, so that a schedule that is set five ahead of it fires in three.
