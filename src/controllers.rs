@@ -20,6 +20,7 @@ use crate::{
 pub mod automation_connection;
 pub mod janitor;
 pub mod patch_run;
+pub mod reference_watch;
 pub mod sessions;
 pub mod settings_watch;
 pub mod tekton_watch;
@@ -40,6 +41,8 @@ pub struct Context {
     pub connections: Store<DeserializeGuard<AutomationConnection>>,
     /// Sessions with controllers.
     pub sessions: sessions::Sessions,
+    /// Notices when what connections refer to changes.
+    pub references: reference_watch::ReferenceWatch,
     /// Events.
     pub recorder: Recorder,
     /// Metrics.

@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     archive::{self, remote},
     clients::http::{Denied, UrlPolicy},
-    controllers::{Context, automation_connection, janitor, patch_run, sessions::Sessions, settings_watch, tekton_watch::TektonWatch},
+    controllers::{
+        Context, automation_connection, janitor, patch_run, reference_watch::ReferenceWatch, sessions::Sessions, settings_watch,
+        tekton_watch::TektonWatch,
+    },
     lease,
     metrics::{CONTENT_TYPE, Metrics},
     names,
@@ -102,6 +105,7 @@ pub async fn run(
     denied.extend(own_service(&args.server).await);
     let policy = UrlPolicy { denied, ..UrlPolicy::default() };
     let (tidy, launching) = tokio::sync::mpsc::channel(4);
+    let (references, changes) = ReferenceWatch::new(client.clone());
     let ctx = Arc::new(Context {
         client: client.clone(),
         namespace: args.namespace.clone(),
@@ -110,6 +114,7 @@ pub async fn run(
         tekton: TektonWatch::start(client.clone(), work.clone()),
         connections: connection_store,
         sessions: Sessions::new(client.clone(), policy, metrics.clone()),
+        references,
         recorder: Recorder::new(client, Reporter { controller: names::MANAGER.into(), instance: Some(args.identity) }),
         metrics: metrics.clone(),
         own_nodes: args.node_names.iter().map(|n| n.trim().to_lowercase()).filter(|n| !n.is_empty()).collect::<BTreeSet<_>>(),
@@ -122,7 +127,7 @@ pub async fn run(
         let (ctx, work) = (ctx.clone(), work.clone());
         async move {
             futures::join!(
-                automation_connection::run(connections, ctx.clone(), work.clone()),
+                automation_connection::run(connections, changes, ctx.clone(), work.clone()),
                 patch_run::run(ctx.clone(), work.clone()),
                 janitor::run(ctx, launching, work),
             );

@@ -2,16 +2,22 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use kube::{
     Api, ResourceExt as _,
     core::DeserializeGuard,
-    runtime::{Config, Controller, controller::Action, reflector::Store, watcher},
+    runtime::{
+        Config, Controller,
+        controller::{self, Action},
+        reflector::Store,
+        watcher,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
+    reference_watch::Reference,
     sessions::{Purpose, Session},
 };
 use crate::{
@@ -45,6 +51,7 @@ pub enum Error {
 pub async fn reconcile(connection: &AutomationConnection, ctx: &Context) -> Result<Action, Error> {
     let namespace = connection.namespace().ok_or(Error::NoNamespace)?;
     let allowed = ctx.settings().map_err(Error::Settings)?.controllers.clone();
+    ctx.references.follow(connection);
     let seen = observe(ctx, connection, &allowed).await;
     let decision = decide::decide(connection, &seen, clock::now());
     let api = Api::<AutomationConnection>::namespaced(ctx.client.clone(), &namespace);
@@ -139,9 +146,22 @@ pub fn start(client: &kube::Client) -> (Controller<DeserializeGuard<AutomationCo
     (controller, store)
 }
 
-/// Drives the controller of [`start`] until `stop`.
-pub async fn run(controller: Controller<DeserializeGuard<AutomationConnection>>, ctx: Arc<Context>, stop: CancellationToken) {
+/// Drives the controller of [`start`] until `stop`. A connection is also looked at when something it refers to is among `changes`.
+pub async fn run(
+    controller: Controller<DeserializeGuard<AutomationConnection>>,
+    changes: impl Stream<Item = Reference> + Send + 'static,
+    ctx: Arc<Context>,
+    stop: CancellationToken,
+) {
+    let concerned = {
+        let ctx = ctx.clone();
+        changes.flat_map(move |reference| {
+            ctx.sessions.forget(&reference);
+            stream::iter(ctx.references.connections(&reference))
+        })
+    };
     controller
+        .reconcile_on(concerned)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(
             guarded,
@@ -149,9 +169,15 @@ pub async fn run(controller: Controller<DeserializeGuard<AutomationConnection>>,
                 let _: &std::convert::Infallible = error;
                 Action::requeue(Duration::from_mins(1))
             },
-            ctx,
+            ctx.clone(),
         )
-        .for_each(|_| async {})
+        .for_each(|done| {
+            // every connection is looked at again some time: so its end is noticed
+            if let Err(controller::Error::ObjectNotFound(gone)) = done {
+                ctx.references.leave(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+            }
+            async {}
+        })
         .await;
 }
 

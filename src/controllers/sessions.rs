@@ -13,6 +13,7 @@ use k8s_openapi::{
 use kube::{Api, Client};
 use tokio::time::Instant;
 
+use super::reference_watch::{Kind, Reference};
 use crate::{
     api::{
         automation_connection::{AutomationConnection, CaBundle},
@@ -74,7 +75,9 @@ pub struct Sessions {
 struct State {
     gates: BTreeMap<String, aap::Gate>,
     open: BTreeMap<String, Session>,
-    fetched: BTreeMap<(String, String, bool), (Instant, Option<Fetched>)>,
+    fetched: BTreeMap<Reference, (Instant, Option<Fetched>)>,
+    /// How often something fetched was forgotten: what was asked for before then is not kept.
+    forgotten: u64,
 }
 
 /// A Secret or ConfigMap as far as it is used.
@@ -155,7 +158,7 @@ impl Sessions {
 
     async fn credentials(&self, namespace: &str, secret: &str, origin: &str) -> Result<Credentials, NoSession> {
         let no = |reason, message: String| Err(NoSession { reason, message });
-        let Some(found) = self.fetch(namespace, secret, true).await? else {
+        let Some(found) = self.fetch(namespace, secret, Kind::Secret).await? else {
             return no(
                 Reason::AwaitingCredentials,
                 format!(
@@ -180,22 +183,29 @@ impl Sessions {
     }
 
     async fn ca_bundle(&self, namespace: &str, bundle: &CaBundle) -> Result<Vec<u8>, NoSession> {
-        let (key, secret) = match (&bundle.config_map_key_ref, &bundle.secret_key_ref) {
-            (Some(key), _) => (key, false),
-            (None, Some(key)) => (key, true),
+        let (key, kind) = match (&bundle.config_map_key_ref, &bundle.secret_key_ref) {
+            (Some(key), _) => (key, Kind::ConfigMap),
+            (None, Some(key)) => (key, Kind::Secret),
             (None, None) => return Err(NoSession { reason: Reason::ConnectionInvalid, message: "caBundle names nothing".into() }),
         };
-        let found = self.fetch(namespace, &key.name, secret).await?;
+        let found = self.fetch(namespace, &key.name, kind).await?;
         found.and_then(|f| f.data.get(&key.key).cloned()).ok_or_else(|| NoSession {
             reason: Reason::ConnectionInvalid,
-            message: format!("caBundle: {} {} has no key {}", if secret { "Secret" } else { "ConfigMap" }, key.name, key.key),
+            message: format!("caBundle: {kind:?} {} has no key {}", key.name, key.key),
         })
     }
 
+    /// Forgets what was fetched of an object that changed.
+    pub fn forget(&self, reference: &Reference) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.fetched.remove(reference);
+        state.forgotten += 1;
+    }
+
     /// Fetches one object, at most every fifteen seconds.
-    async fn fetch(&self, namespace: &str, name: &str, secret: bool) -> Result<Option<Fetched>, NoSession> {
-        let key = (namespace.to_owned(), name.to_owned(), secret);
-        {
+    async fn fetch(&self, namespace: &str, name: &str, kind: Kind) -> Result<Option<Fetched>, NoSession> {
+        let key = Reference { kind, namespace: namespace.to_owned(), name: name.to_owned() };
+        let forgotten = {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((at, found)) = state.fetched.get(&key)
                 && at.elapsed() < FRESH
@@ -203,32 +213,34 @@ impl Sessions {
             {
                 return Ok(found.clone());
             }
-        }
-        let found = if secret {
-            Api::<Secret>::namespaced(self.client.clone(), namespace).get_opt(name).await.map(|found| {
+            state.forgotten
+        };
+        let found = match kind {
+            Kind::Secret => Api::<Secret>::namespaced(self.client.clone(), namespace).get_opt(name).await.map(|found| {
                 found.map(|s| Fetched {
                     origin: s.metadata.annotations.and_then(|a| a.get(names::ORIGIN).cloned()),
                     data: s.data.unwrap_or_default().into_iter().map(|(k, ByteString(v))| (k, v)).collect(),
                 })
-            })
-        } else {
-            Api::<ConfigMap>::namespaced(self.client.clone(), namespace).get_opt(name).await.map(|found| {
+            }),
+            Kind::ConfigMap => Api::<ConfigMap>::namespaced(self.client.clone(), namespace).get_opt(name).await.map(|found| {
                 found.map(|c| Fetched {
                     origin: None,
                     data: c.data.unwrap_or_default().into_iter().map(|(k, v)| (k, v.into_bytes())).collect(),
                 })
-            })
+            }),
         };
         let found = found.map_err(|error| {
             if matches!(&error, kube::Error::Api(status) if status.is_forbidden()) {
-                missing_right(namespace, secret.then_some(name))
+                missing_right(namespace, (kind == Kind::Secret).then_some(name))
             } else {
                 NoSession { reason: Reason::ConnectionInvalid, message: format!("reading {name}: {}", super::brief(&error)) }
             }
         })?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.fetched.retain(|_, (at, _)| at.elapsed() < FRESH);
-        state.fetched.insert(key, (Instant::now(), found.clone()));
+        if state.forgotten == forgotten {
+            state.fetched.insert(key, (Instant::now(), found.clone()));
+        }
         Ok(found)
     }
 }

@@ -1,7 +1,7 @@
 //! A Kubernetes API server in this process: objects with versions, status apart from spec, finalizers, watches, and every call counted.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     io,
     sync::{Arc, Mutex, MutexGuard},
@@ -33,14 +33,46 @@ struct Inner {
     /// By path: `apis/fettle.dev/v1alpha1/namespaces/patching/patchruns/web`.
     objects: BTreeMap<String, Value>,
     logs: BTreeMap<String, String>,
-    /// Collection (any namespace), and who watches it.
-    watchers: Vec<(String, mpsc::UnboundedSender<Value>)>,
+    watchers: Vec<Watcher>,
     /// Whether watchers hear nothing.
     silent: bool,
     /// The version before which the history is gone.
     compacted: u64,
+    /// Version, path and event.
     history: Vec<(u64, String, Value)>,
     asked: Vec<Asked>,
+    /// Collections that may not be watched.
+    forbidden: BTreeSet<String>,
+}
+
+/// Who watches a collection, or one object of it.
+struct Watcher {
+    /// Of one namespace or of all.
+    collection: String,
+    name: Option<String>,
+    metadata_only: bool,
+    send: mpsc::UnboundedSender<Value>,
+}
+
+impl Watcher {
+    /// Whether it is told of what happens at that path.
+    fn sees(&self, path: &str) -> bool {
+        let (namespaced, name) = path.rsplit_once('/').unwrap();
+        let everywhere = match namespaced.split_once("namespaces/") {
+            Some((head, rest)) => format!("{head}{}", rest.split_once('/').unwrap().1),
+            None => namespaced.to_owned(),
+        };
+        (self.collection == namespaced || self.collection == everywhere) && self.name.as_deref().is_none_or(|n| n == name)
+    }
+
+    fn tell(&self, event: &Value) -> bool {
+        let mut event = event.clone();
+        if self.metadata_only {
+            let metadata = event["object"]["metadata"].clone();
+            event["object"] = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata});
+        }
+        self.send.send(event).is_ok()
+    }
 }
 
 /// A call as it came.
@@ -55,7 +87,9 @@ pub struct Asked {
 impl Asked {
     /// Whether the call changed, or could have changed, what is stored.
     pub fn is_write(&self) -> bool {
-        self.method != "GET" && !self.path.contains("selfsubjectaccessreviews") && !self.path.contains("/events")
+        !["GET", "WATCH"].contains(&self.method.as_str())
+            && !self.path.contains("selfsubjectaccessreviews")
+            && !self.path.contains("/events")
     }
 }
 
@@ -81,16 +115,14 @@ impl ApiServer {
     async fn take(&self, request: Request<Body>, calls: &Calls) -> io::Result<Response<Answer>> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().trim_start_matches('/').to_owned();
-        let query: BTreeMap<String, String> = parts
-            .uri
-            .query()
-            .unwrap_or_default()
-            .split('&')
-            .filter_map(|p| p.split_once('='))
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        let query: BTreeMap<String, String> = reqwest::Url::parse(&format!("http://cluster/?{}", parts.uri.query().unwrap_or_default()))
+            .unwrap()
+            .query_pairs()
+            .into_owned()
             .collect();
         if query.contains_key("watch") {
-            return Ok(self.watch(&path, &query));
+            let accept = parts.headers.get("accept").and_then(|v| v.to_str().ok()).unwrap_or_default();
+            return Ok(self.watch(&path, &query, accept.contains("PartialObjectMetadata")));
         }
         let body = body.collect_bytes().await.unwrap_or_default();
         // what the caches do, and what follows logs, goes on beside the reconciles
@@ -138,24 +170,58 @@ impl ApiServer {
         (StatusCode::from_u16(code).unwrap(), answer.to_string().into_bytes())
     }
 
-    fn watch(&self, path: &str, query: &BTreeMap<String, String>) -> Response<Answer> {
+    fn watch(&self, path: &str, query: &BTreeMap<String, String>, metadata_only: bool) -> Response<Answer> {
         let (send, receive) = mpsc::unbounded_channel();
         let mut inner = self.lock();
+        let name = query.get("fieldSelector").map(|fields| fields.strip_prefix("metadata.name=").expect("one object").to_owned());
+        let forbidden = inner.forbidden.contains(path);
+        if let Some(name) = &name {
+            let code = if forbidden { 403 } else { 200 };
+            inner.asked.push(Asked { method: "WATCH".into(), path: format!("{path}/{name}"), code });
+        }
+        if forbidden {
+            let (code, answer) = failure(403, "Forbidden", "that is forbidden");
+            return Response::builder().status(code).body(Answer::from(answer.to_string())).unwrap();
+        }
         let since: u64 = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or_default();
-        let collection = path.to_owned();
-        if since < inner.compacted {
+        if since > 0 && since < inner.compacted {
             let gone = json!({"type": "ERROR", "object": failure(410, "Expired", "too old resource version").1});
             return Response::builder().status(200).body(Answer::from(format!("{gone}\n").into_bytes())).unwrap();
         }
-        for (_, _, event) in inner.history.iter().filter(|(version, of, _)| *version > since && *of == collection) {
-            let _ = send.send(event.clone());
+        let watcher = Watcher { collection: path.to_owned(), name, metadata_only, send };
+        if since == 0 {
+            for (_, object) in inner.objects.iter().filter(|(path, _)| watcher.sees(path)) {
+                watcher.tell(&json!({"type": "ADDED", "object": object}));
+            }
+        } else {
+            for (_, _, event) in inner.history.iter().filter(|(version, of, _)| *version > since && watcher.sees(of)) {
+                watcher.tell(event);
+            }
         }
-        inner.watchers.push((collection, send));
+        inner.watchers.push(watcher);
         let lines = futures::stream::unfold(receive, |mut receive| async move {
             let event = receive.recv().await?;
             Some((Ok::<_, Infallible>(Bytes::from(format!("{event}\n"))), receive))
         });
         Response::builder().status(200).body(Answer::from_stream(lines.boxed())).unwrap()
+    }
+
+    /// From now on nobody may watch that collection, or everybody may.
+    pub fn forbid(&self, collection: &str, forbidden: bool) {
+        let mut inner = self.lock();
+        if forbidden {
+            inner.forbidden.insert(collection.to_owned())
+        } else {
+            inner.forbidden.remove(collection)
+        };
+    }
+
+    /// How many watches there are now of the object alone; each must be of metadata only.
+    pub fn watches_of(&self, path: &str) -> usize {
+        let inner = self.lock();
+        let alone: Vec<_> = inner.watchers.iter().filter(|w| w.name.is_some() && w.sees(path) && !w.send.is_closed()).collect();
+        assert!(alone.iter().all(|w| w.metadata_only), "the contents of {path} are watched");
+        alone.len()
     }
 
     /// Stores an object as its path says.
@@ -274,15 +340,10 @@ impl Inner {
     }
 
     fn tell(&mut self, path: &str, word: &str, object: &Value) {
-        let (namespaced, _) = path.rsplit_once('/').unwrap();
-        let everywhere = match namespaced.split_once("namespaces/") {
-            Some((head, rest)) => format!("{head}{}", rest.split_once('/').unwrap().1),
-            None => namespaced.to_owned(),
-        };
         let event = json!({"type": word, "object": object});
         let heard = !self.silent;
-        self.watchers.retain(|(collection, send)| !heard || *collection != everywhere || send.send(event.clone()).is_ok());
-        self.history.push((self.version, everywhere, event));
+        self.watchers.retain(|watcher| !heard || !watcher.sees(path) || watcher.tell(&event));
+        self.history.push((self.version, path.to_owned(), event));
     }
 
     fn replace(&mut self, path: &str, old: &Value, mut new: Value) {
@@ -394,7 +455,7 @@ impl Inner {
 }
 
 fn is_collection(path: &str) -> bool {
-    ["pipelineruns", "taskruns", "patchruns"].iter().any(|plural| path.ends_with(plural))
+    ["pipelineruns", "taskruns", "patchruns", "automationconnections"].iter().any(|plural| path.ends_with(plural))
 }
 
 fn failure(code: u16, reason: &str, message: &str) -> (u16, Value) {

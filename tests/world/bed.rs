@@ -18,6 +18,7 @@ use fettle::{
         Context, automation_connection,
         backoff::Backoff,
         patch_run,
+        reference_watch::ReferenceWatch,
         sessions::{Purpose, Sessions},
         tekton_watch::TektonWatch,
     },
@@ -27,6 +28,7 @@ use fettle::{
 use fettle_standins::aap::{Assignment, Config, Job, Running, Script, Standin};
 use jiff::SignedDuration;
 use kube::{
+    Client,
     core::DeserializeGuard,
     runtime::{
         events::{Recorder, Reporter},
@@ -157,14 +159,14 @@ impl Bed {
         self.run(name).and_then(|run| run.status).unwrap_or_default()
     }
 
-    /// Starts a manager whose calls are counted by `calls`.
-    pub async fn start(&mut self, calls: Calls) {
-        let calls = Arc::new(calls);
-        self.proxy.count_for(calls.clone());
-        let client = self.api.client(calls.clone());
-        let stop = CancellationToken::new();
-        let tekton = TektonWatch::start(client.clone(), stop.clone());
-        let (store, mut writer) = reflector::store();
+    /// What the reconciles of a manager work with.
+    fn context(
+        &self,
+        client: Client,
+        connections: reflector::Store<DeserializeGuard<AutomationConnection>>,
+        references: ReferenceWatch,
+        stop: &CancellationToken,
+    ) -> Context {
         let metrics = Metrics::default();
         let data = [
             ("INSTALLATION", "east"),
@@ -175,14 +177,15 @@ impl Bed {
         let data: BTreeMap<String, String> = data.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let (_, settings) = watch::channel(Settings::parse(&data).map(Arc::new));
         let policy = UrlPolicy { allow_loopback: true, ..UrlPolicy::default() };
-        let ctx = Context {
+        Context {
             client: client.clone(),
             namespace: "fettle-system".into(),
             settings,
             store: Store::Direct(self.archive.clone()),
-            tekton,
-            connections: store,
+            tekton: TektonWatch::start(client.clone(), stop.clone()),
+            connections,
             sessions: Sessions::new(client.clone(), policy, metrics.clone()),
+            references,
             recorder: Recorder::new(client, Reporter { controller: "fettle".into(), instance: None }),
             metrics,
             own_nodes: BTreeSet::new(),
@@ -190,7 +193,29 @@ impl Bed {
             tidy: tokio::sync::mpsc::channel(1).0,
             followed: patch_run::follow::Followed::default(),
             backoff: Backoff::default(),
-        };
+        }
+    }
+
+    /// Runs the controller of connections as the manager does, until what is returned is dropped.
+    pub fn look_after_connections(&self) -> DropGuard {
+        let client = self.api.client(Arc::default());
+        let stop = CancellationToken::new();
+        let (controller, store) = automation_connection::start(&client);
+        let (references, changes) = ReferenceWatch::new(client.clone());
+        let ctx = Arc::new(self.context(client, store, references, &stop));
+        tokio::spawn(automation_connection::run(controller, changes, ctx, stop.clone()));
+        stop.drop_guard()
+    }
+
+    /// Starts a manager whose calls are counted by `calls`.
+    pub async fn start(&mut self, calls: Calls) {
+        let calls = Arc::new(calls);
+        self.proxy.count_for(calls.clone());
+        let client = self.api.client(calls.clone());
+        let stop = CancellationToken::new();
+        let (store, mut writer) = reflector::store();
+        let (references, _) = ReferenceWatch::new(client.clone());
+        let ctx = self.context(client, store, references, &stop);
         for path in self.api.paths("/automationconnections/") {
             let read = || serde_json::from_value::<AutomationConnection>(self.api.get(&path).unwrap()).unwrap();
             for _ in 0..20 {

@@ -20,6 +20,7 @@ mod calls;
 mod losses;
 mod plans;
 mod proxy;
+mod references;
 mod stories;
 mod tekton;
 mod workloads;
