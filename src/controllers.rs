@@ -17,6 +17,7 @@ use crate::{
     settings::{Invalid, Settings},
 };
 
+pub mod api_addresses;
 pub mod automation_connection;
 pub mod janitor;
 pub mod patch_run;

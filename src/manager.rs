@@ -13,8 +13,8 @@ use crate::{
     archive::{self, remote},
     clients::http::{Denied, UrlPolicy},
     controllers::{
-        Context, automation_connection, janitor, patch_run, reference_watch::ReferenceWatch, sessions::Sessions, settings_watch,
-        tekton_watch::TektonWatch,
+        Context, api_addresses, automation_connection, janitor, patch_run, reference_watch::ReferenceWatch, sessions::Sessions,
+        settings_watch, tekton_watch::TektonWatch,
     },
     lease,
     metrics::{CONTENT_TYPE, Metrics},
@@ -103,7 +103,7 @@ pub async fn run(
     let (connections, connection_store) = automation_connection::start(&client);
     let mut denied = api_server;
     denied.extend(own_service(&args.server).await);
-    let policy = UrlPolicy { denied, ..UrlPolicy::default() };
+    let policy = UrlPolicy { denied: api_addresses::start(client.clone(), denied, work.clone()).await, ..UrlPolicy::default() };
     let (tidy, launching) = tokio::sync::mpsc::channel(4);
     let (references, changes) = ReferenceWatch::new(client.clone());
     let ctx = Arc::new(Context {

@@ -17,7 +17,7 @@ use rustls::CertificateError;
 mod policy;
 mod resolver;
 
-pub use policy::{AddressRefused, Denied, UrlPolicy, UrlRefused, origin_of};
+pub use policy::{AddressRefused, Denied, DenyList, UrlPolicy, UrlRefused, origin_of};
 pub use reqwest::Url;
 use resolver::{Resolver, Unresolved};
 

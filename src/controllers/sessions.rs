@@ -104,6 +104,11 @@ impl Sessions {
         if !allowed.is_empty() && !allowed.iter().any(|a| origin_of(a).as_deref() == Some(origin.as_str())) {
             return no(Reason::ConnectionInvalid, format!("{origin} is not among the controllers that AAP_URL in fettle-config allows"));
         }
+        let policy = UrlPolicy { allow_plain_http: spec.allow_plain_http(), ..self.policy.clone() };
+        // each time: what is refused changes while sessions last
+        if let Err(refused) = policy.check_url(&spec.url) {
+            return no(Reason::ConnectionInvalid, refused.to_string());
+        }
         let source = match purpose {
             Purpose::Change => spec.credentials.as_ref(),
             Purpose::Read => spec.read_credentials.as_ref(),
@@ -134,7 +139,7 @@ impl Sessions {
             url: spec.url.clone(),
             api_prefix: spec.api_prefix.clone(),
             credentials,
-            policy: UrlPolicy { allow_plain_http: spec.allow_plain_http(), ..self.policy.clone() },
+            policy,
             ca_bundle,
             gate,
             observer: Some(Arc::new(move |o: &aap::Observation| {

@@ -26,7 +26,7 @@ use crate::wire::{self, Do, Wire, answer, json_answer};
 const TOKEN: &str = "tok-3f2a9c";
 
 fn tests_policy() -> UrlPolicy {
-    UrlPolicy { allow_plain_http: true, allow_loopback: true, denied: vec![] }
+    UrlPolicy { allow_plain_http: true, allow_loopback: true, ..UrlPolicy::default() }
 }
 
 fn settings(url: &str) -> Settings {
@@ -234,7 +234,7 @@ async fn a_denied_address_is_refused_behind_any_name() {
     let own = |port| Denied { address: "127.0.0.1".parse().unwrap(), port };
     let url = format!("http://localhost:{}", wire.port());
     for (port, reached) in [(None, false), (Some(wire.port()), false), (Some(1), true)] {
-        let denied = vec![own(port), Denied { address: "::1".parse().unwrap(), port: None }];
+        let denied = vec![own(port), Denied { address: "::1".parse().unwrap(), port: None }].into();
         let aap = Aap::new(Settings { policy: UrlPolicy { denied, ..tests_policy() }, ..settings(&url) }).unwrap();
         assert_eq!(aap.launch(9, &request()).await.is_ok(), reached, "{port:?}");
     }

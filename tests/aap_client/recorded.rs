@@ -86,7 +86,7 @@ fn client(wire: &Wire, api_prefix: Option<&str>) -> Aap {
         url: wire.url(),
         api_prefix: api_prefix.map(str::to_owned),
         credentials: Credentials::Token(Secret::new("recorded")),
-        policy: UrlPolicy { allow_plain_http: true, allow_loopback: true, denied: vec![] },
+        policy: UrlPolicy { allow_plain_http: true, allow_loopback: true, ..UrlPolicy::default() },
         ca_bundle: None,
         gate: Gate::default(),
         observer: None,

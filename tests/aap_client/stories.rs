@@ -25,7 +25,7 @@ fn client(controller: &Running, token: &str) -> Aap {
         url: controller.url.clone(),
         api_prefix: None,
         credentials: Credentials::Token(Secret::new(token)),
-        policy: UrlPolicy { allow_plain_http: true, allow_loopback: true, denied: vec![] },
+        policy: UrlPolicy { allow_plain_http: true, allow_loopback: true, ..UrlPolicy::default() },
         ca_bundle: None,
         gate: Gate::default(),
         observer: None,

@@ -41,7 +41,7 @@ struct Inner {
     /// Version, path and event.
     history: Vec<(u64, String, Value)>,
     asked: Vec<Asked>,
-    /// Collections that may not be watched.
+    /// Paths that may not be read or watched.
     forbidden: BTreeSet<String>,
 }
 
@@ -323,6 +323,8 @@ impl Inner {
             "secrets" => ("Secret", "v1"),
             "pods" => ("Pod", "v1"),
             "namespaces" => ("Namespace", "v1"),
+            "services" => ("Service", "v1"),
+            "endpointslices" => ("EndpointSlice", "discovery.k8s.io/v1"),
             "events" => ("Event", "events.k8s.io/v1"),
             other => panic!("nobody serves {other}"),
         };
@@ -370,6 +372,9 @@ impl Inner {
             let mut review: Value = serde_json::from_slice(body).unwrap();
             review["status"] = json!({"allowed": true});
             return (201, review);
+        }
+        if self.forbidden.contains(path) {
+            return failure(403, "Forbidden", "that is forbidden");
         }
         let status = path.ends_with("/status");
         let at = path.trim_end_matches("/status");

@@ -14,6 +14,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod addresses;
 mod apiserver;
 mod bed;
 mod calls;

@@ -1,6 +1,9 @@
 //! Which addresses Fettle may talk to on behalf of a tenant.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use reqwest::Url;
 
@@ -13,7 +16,29 @@ pub struct UrlPolicy {
     /// Accept loopback addresses. For tests in one process; no option or variable sets it.
     pub allow_loopback: bool,
     /// Addresses that are refused although their range is fine: the API server, Services of our own.
-    pub denied: Vec<Denied>,
+    pub denied: DenyList,
+}
+
+/// Addresses that are refused. They may change while clients use them; clones are one list.
+#[derive(Clone, Debug, Default)]
+pub struct DenyList(Arc<RwLock<Vec<Denied>>>);
+
+impl From<Vec<Denied>> for DenyList {
+    fn from(denied: Vec<Denied>) -> Self {
+        Self(Arc::new(RwLock::new(denied)))
+    }
+}
+
+impl DenyList {
+    /// From now on it is these.
+    pub fn set(&self, denied: Vec<Denied>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = denied;
+    }
+
+    fn has(&self, address: IpAddr, port: u16) -> bool {
+        let denied = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        denied.iter().any(|d| d.address == address && d.port.is_none_or(|p| p == port))
+    }
 }
 
 /// An address that is refused, on one port or on all of them.
@@ -102,10 +127,7 @@ impl UrlPolicy {
     }
 
     fn denies(&self, ip: IpAddr, port: u16) -> Option<&'static str> {
-        self.denied
-            .iter()
-            .any(|d| d.address == ip && d.port.is_none_or(|p| p == port))
-            .then_some("belongs to the cluster's API server or to Fettle itself")
+        self.denied.has(ip, port).then_some("belongs to the cluster's API server or to Fettle itself")
     }
 
     /// Ranges of the IANA special-purpose registry (RFC 6890) that no server of a tenant can have, and metadata services of clouds.
@@ -179,7 +201,8 @@ mod tests {
                 Denied { address: "10.96.0.1".parse().unwrap(), port: None },
                 Denied { address: "10.88.0.1".parse().unwrap(), port: Some(6443) },
                 Denied { address: "fd00:10:96::1".parse().unwrap(), port: None },
-            ],
+            ]
+            .into(),
             ..UrlPolicy::default()
         };
         policy.check_url(text).err()
@@ -304,7 +327,7 @@ mod tests {
 
     #[test]
     fn plain_http_and_loopback_need_permission() {
-        let policy = UrlPolicy { allow_plain_http: true, allow_loopback: true, denied: vec![] };
+        let policy = UrlPolicy { allow_plain_http: true, allow_loopback: true, ..UrlPolicy::default() };
         for url in ["http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost"] {
             assert!(policy.check_url(url).is_ok(), "{url}");
         }
