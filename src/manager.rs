@@ -39,15 +39,22 @@ pub struct ManagerArgs {
     /// Address for health and metrics.
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// Address of fettle server, as this pod reaches it.
-    #[arg(long, env = "FETTLE_SERVER", default_value = "https://fettle-server.fettle-system.svc:8443")]
-    pub server: String,
+    /// Address of fettle server, as this pod reaches it. Default: the Service `fettle-server` in the operator's namespace.
+    #[arg(long, env = "FETTLE_SERVER")]
+    pub server: Option<String>,
     /// Certificate authority of fettle server, PEM; read again when it changes.
     #[arg(long, env = "FETTLE_SERVER_CA", default_value = "/var/run/fettle/server-ca/ca.crt")]
     pub server_ca: PathBuf,
     /// Token for fettle server (audience "fettle"); read again every minute.
     #[arg(long, env = "FETTLE_TOKEN", default_value = "/var/run/fettle/token/token")]
     pub token: PathBuf,
+}
+
+impl ManagerArgs {
+    /// The address of fettle server, with the default applied.
+    pub fn server(&self) -> String {
+        self.server.clone().unwrap_or_else(|| format!("https://fettle-server.{}.svc:8443", self.namespace))
+    }
 }
 
 /// The manager could not start or had to stop.
@@ -83,7 +90,7 @@ pub async fn run(
             tracing::error!(%error, "serving health and metrics");
         }
     });
-    let store = remote::Store::server(&args.server, Some(args.server_ca.clone()), args.token.clone()).map_err(Error::Archive)?;
+    let store = remote::Store::server(&args.server(), Some(args.server_ca.clone()), args.token.clone()).map_err(Error::Archive)?;
     let leases = Api::namespaced(client.clone(), &args.namespace);
     let lease_stop = CancellationToken::new();
     let (mut leads, lease_task) = lease::compete(leases, args.identity.clone().into(), lease_stop.clone());
@@ -102,7 +109,7 @@ pub async fn run(
     let work = CancellationToken::new();
     let (connections, connection_store) = automation_connection::start(&client);
     let mut denied = api_server;
-    denied.extend(own_service(&args.server).await);
+    denied.extend(own_service(&args.server()).await);
     let policy = UrlPolicy { denied: api_addresses::start(client.clone(), denied, work.clone()).await, ..UrlPolicy::default() };
     let (tidy, launching) = tokio::sync::mpsc::channel(4);
     let (references, changes) = ReferenceWatch::new(client.clone());
@@ -113,7 +120,7 @@ pub async fn run(
         store,
         tekton: TektonWatch::start(client.clone(), work.clone()),
         connections: connection_store,
-        sessions: Sessions::new(client.clone(), policy, metrics.clone()),
+        sessions: Sessions::new(client.clone(), args.namespace.clone(), policy, metrics.clone()),
         references,
         recorder: Recorder::new(client, Reporter { controller: names::MANAGER.into(), instance: Some(args.identity) }),
         metrics: metrics.clone(),
@@ -166,4 +173,21 @@ fn health(metrics: &Metrics) -> Router {
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(|| async { "ok\n" }))
         .route("/metrics", get(move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.render()) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn the_server_is_looked_for_in_the_namespace_of_the_operator() {
+        let server = |line: &[&str]| match Cli::parse_from(["fettle", "manager"].iter().chain(line)).command {
+            Command::Manager(args) => args.server(),
+            Command::Server(_) | Command::Crds { .. } | Command::Version => unreachable!(),
+        };
+        assert_eq!(server(&["--namespace", "patch-tools"]), "https://fettle-server.patch-tools.svc:8443");
+        assert_eq!(server(&["--server", "https://fettle.example.com"]), "https://fettle.example.com");
+    }
 }

@@ -66,6 +66,7 @@ pub struct Session {
 /// All sessions of this process.
 pub struct Sessions {
     client: Client,
+    own_namespace: String,
     policy: UrlPolicy,
     metrics: Metrics,
     state: Mutex<State>,
@@ -88,9 +89,9 @@ struct Fetched {
 }
 
 impl Sessions {
-    /// No session yet. `policy` says which addresses are never talked to.
-    pub fn new(client: Client, policy: UrlPolicy, metrics: Metrics) -> Self {
-        Self { client, policy, metrics, state: Mutex::default() }
+    /// No session yet. `own_namespace` is the operator's, `policy` says which addresses are never talked to.
+    pub fn new(client: Client, own_namespace: String, policy: UrlPolicy, metrics: Metrics) -> Self {
+        Self { client, own_namespace, policy, metrics, state: Mutex::default() }
     }
 
     /// A session with the controller of `connection`. `allowed` are the origins the operator's configuration allows; empty means any.
@@ -236,7 +237,7 @@ impl Sessions {
         };
         let found = found.map_err(|error| {
             if matches!(&error, kube::Error::Api(status) if status.is_forbidden()) {
-                missing_right(namespace, (kind == Kind::Secret).then_some(name))
+                self.missing_right(namespace, (kind == Kind::Secret).then_some(name))
             } else {
                 NoSession { reason: Reason::ConnectionInvalid, message: format!("reading {name}: {}", super::brief(&error)) }
             }
@@ -248,21 +249,21 @@ impl Sessions {
         }
         Ok(found)
     }
-}
 
-/// What to do about a missing right in a tenant's namespace.
-pub fn missing_right(namespace: &str, secret: Option<&str>) -> NoSession {
-    let account = "--serviceaccount=fettle-system:fettle-manager";
-    let message = match secret {
-        Some(name) => format!(
-            "Fettle may not read Secret {name}; allow it: kubectl -n {namespace} create role fettle-secret-{name} --verb=get --resource=secrets --resource-name={name} \
-             && kubectl -n {namespace} create rolebinding fettle-secret-{name} --role=fettle-secret-{name} {account}"
-        ),
-        None => format!(
-            "Fettle may not work in this namespace; allow it: kubectl -n {namespace} create rolebinding fettle-tenant --clusterrole=fettle-tenant {account}"
-        ),
-    };
-    NoSession { reason: Reason::RightsMissing, message }
+    /// What to do about a missing right in a tenant's namespace.
+    pub fn missing_right(&self, namespace: &str, secret: Option<&str>) -> NoSession {
+        let account = format!("--serviceaccount={}:fettle-manager", self.own_namespace);
+        let message = match secret {
+            Some(name) => format!(
+                "Fettle may not read Secret {name}; allow it: kubectl -n {namespace} create role fettle-secret-{name} --verb=get --resource=secrets --resource-name={name} \
+                 && kubectl -n {namespace} create rolebinding fettle-secret-{name} --role=fettle-secret-{name} {account}"
+            ),
+            None => format!(
+                "Fettle may not work in this namespace; allow it: kubectl -n {namespace} create rolebinding fettle-tenant --clusterrole=fettle-tenant {account}"
+            ),
+        };
+        NoSession { reason: Reason::RightsMissing, message }
+    }
 }
 
 /// One poll for all jobs of a session.

@@ -71,6 +71,8 @@ struct Manager {
 }
 
 pub const NAMESPACE: &str = "patching";
+/// Where the operator is: a name nobody would guess.
+pub const OPERATOR: &str = "patch-tools";
 pub const KERNEL: &str = "6.1.0-53-cloud-amd64";
 
 pub fn run_path(namespace: &str, name: &str) -> String {
@@ -179,12 +181,12 @@ impl Bed {
         let policy = UrlPolicy { allow_loopback: true, ..UrlPolicy::default() };
         Context {
             client: client.clone(),
-            namespace: "fettle-system".into(),
+            namespace: OPERATOR.into(),
             settings,
             store: Store::Direct(self.archive.clone()),
             tekton: TektonWatch::start(client.clone(), stop.clone()),
             connections,
-            sessions: Sessions::new(client.clone(), policy, metrics.clone()),
+            sessions: Sessions::new(client.clone(), OPERATOR.into(), policy, metrics.clone()),
             references,
             recorder: Recorder::new(client, Reporter { controller: "fettle".into(), instance: None }),
             metrics,

@@ -18,7 +18,7 @@ use fettle_standins::aap::{Action, Assignment, Config, Fault, HostResult, Script
 use serde_json::json;
 
 use crate::{
-    bed::{Bed, NAMESPACE, run_path},
+    bed::{Bed, NAMESPACE, OPERATOR, run_path},
     calls::Calls,
     tekton::{Found, Tekton},
 };
@@ -127,6 +127,15 @@ async fn a_run_waits_for_the_credentials_of_its_changes() {
     bed.secret(NAMESPACE, "aap-change", "execute-token");
     bed.drive("web", 60, |bed| bed.settled("web")).await;
     assert_eq!((bed.status("web").result, bed.launched()), (Some(RunResult::Ok), [("apply".into(), 1)].into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_right_is_named_with_the_account_that_needs_it() {
+    let mut bed = Bed::new().await;
+    bed.api.forbid(&format!("api/v1/namespaces/{NAMESPACE}/secrets/aap-change"), true);
+    bed.apply("web", json!({"phases": ["apply"]}));
+    bed.drive("web", 60, |bed| bed.reason("web") == "RightsMissing").await;
+    assert!(bed.message("web").contains(&format!("--serviceaccount={OPERATOR}:fettle-manager")), "{}", bed.message("web"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,7 +34,7 @@ use crate::{
     },
     controllers::{
         Context,
-        sessions::{NoSession, Purpose, Session, missing_right},
+        sessions::{NoSession, Purpose, Session},
     },
     names,
 };
@@ -268,7 +268,7 @@ impl Look<'_> {
                 }
             }
             Err(kube::Error::Api(status)) if status.is_forbidden() => {
-                let no = missing_right(&self.namespace, None);
+                let no = self.ctx.sessions.missing_right(&self.namespace, None);
                 seen.facts.gate = Gate::Wait(no.reason, no.message);
             }
             Err(source) => return Err(Error::Observe { what: "the scope", source }),
@@ -327,7 +327,9 @@ impl Look<'_> {
         let maps = Api::<ConfigMap>::namespaced(self.ctx.client.clone(), &self.namespace);
         let map = match maps.get_opt(&own.name).await {
             Ok(map) => map,
-            Err(kube::Error::Api(status)) if status.is_forbidden() => return Ok(Err(missing_right(&self.namespace, None))),
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                return Ok(Err(self.ctx.sessions.missing_right(&self.namespace, None)));
+            }
             Err(source) => return Err(Error::Observe { what: "the inventory", source }),
         };
         let text = map.and_then(|m| m.data).and_then(|data| data.get("inventory").cloned());
@@ -367,7 +369,7 @@ impl Look<'_> {
             let why = "Tekton Pipelines is not installed in this cluster; read phases wait for it";
             seen.facts.gate = Gate::Wait(Reason::TektonNotInstalled, why.into());
         } else if !self.may_create_pipeline_runs().await? {
-            let no = missing_right(&self.namespace, None);
+            let no = self.ctx.sessions.missing_right(&self.namespace, None);
             seen.facts.gate = Gate::Wait(no.reason, no.message);
         } else {
             seen.facts.work = Work::Tekton(Pipeline::Absent);
