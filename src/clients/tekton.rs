@@ -117,6 +117,11 @@ pub struct SkippedTask {
 )]
 pub struct TaskRunSpec {}
 
+/// A pipeline of a team's own; only its metadata is read.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug, Default, JsonSchema)]
+#[kube(group = "tekton.dev", version = "v1", kind = "Pipeline", plural = "pipelines", namespaced, schema = "disabled")]
+pub struct PipelineSpec {}
+
 /// How a part goes. Source: `tekton.dev/v1`, `TaskRunStatus`.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]

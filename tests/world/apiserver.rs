@@ -318,6 +318,7 @@ impl Inner {
             "patchruns" => ("PatchRun", "fettle.dev/v1alpha1"),
             "automationconnections" => ("AutomationConnection", "fettle.dev/v1alpha1"),
             "pipelineruns" => ("PipelineRun", "tekton.dev/v1"),
+            "pipelines" => ("Pipeline", "tekton.dev/v1"),
             "taskruns" => ("TaskRun", "tekton.dev/v1"),
             "configmaps" => ("ConfigMap", "v1"),
             "secrets" => ("Secret", "v1"),

@@ -18,7 +18,7 @@ use fettle_standins::aap::{Action, Assignment, Config, Fault, HostResult, Script
 use serde_json::json;
 
 use crate::{
-    bed::{Bed, NAMESPACE, OPERATOR, run_path},
+    bed::{Bed, NAMESPACE, OPERATOR, connection_path, run_path},
     calls::Calls,
     tekton::{Found, Tekton},
 };
@@ -136,6 +136,31 @@ async fn a_missing_right_is_named_with_the_account_that_needs_it() {
     bed.apply("web", json!({"phases": ["apply"]}));
     bed.drive("web", 60, |bed| bed.reason("web") == "RightsMissing").await;
     assert!(bed.message("web").contains(&format!("--serviceaccount={OPERATOR}:fettle-manager")), "{}", bed.message("web"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_of_the_team_is_used_only_when_it_is_labelled_for_checks() {
+    let mut bed = Bed::new().await;
+    let pipeline = format!("apis/tekton.dev/v1/namespaces/{NAMESPACE}/pipelines/theirs");
+    bed.api.edit(&connection_path(NAMESPACE), |c| c["spec"]["checks"]["pipelineRef"] = json!({"name": "theirs"}));
+    bed.apply("web", json!({"phases": ["precheck"], "startBy": null}));
+    let refused = |why: &'static str| move |bed: &Bed| bed.reason("web") == "ConnectionInvalid" && bed.message("web").contains(why);
+    bed.drive("web", 60, refused("Pipeline theirs is not there")).await;
+    bed.api.put(&pipeline, json!({"spec": {}}));
+    let command = "kubectl -n patching label --overwrite pipelines.tekton.dev theirs fettle.dev/checks=true";
+    bed.drive("web", 60, refused(command)).await;
+    bed.api.edit(&pipeline, |pipeline| pipeline["metadata"]["labels"] = json!({"fettle.dev/checks": "false"}));
+    for _ in 0..5 {
+        bed.reconcile(NAMESPACE, "web").await;
+    }
+    assert!(refused(command)(&bed) && bed.api.paths("/pipelineruns/").is_empty(), "{}", bed.message("web"));
+    bed.api.forbid(&pipeline, true);
+    bed.drive("web", 60, |bed| bed.reason("web") == "RightsMissing").await;
+    bed.api.forbid(&pipeline, false);
+    bed.api.edit(&pipeline, |pipeline| pipeline["metadata"]["labels"]["fettle.dev/checks"] = json!("true"));
+    bed.drive("web", 60, |bed| bed.settled("web")).await;
+    let run = bed.api.get(&bed.api.paths("/pipelineruns/")[0]).unwrap();
+    assert_eq!((&run["spec"]["pipelineRef"]["name"], bed.status("web").result), (&json!("theirs"), Some(RunResult::Ok)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -362,19 +362,45 @@ impl Look<'_> {
         if seen.facts.gate != Gate::Open {
             return Ok(());
         }
-        if connection.spec.checks.is_none() {
+        let Some(checks) = &connection.spec.checks else {
             let why = "read phases need spec.checks in the connection (SSH key and known hosts)";
             seen.facts.gate = Gate::Wait(Reason::ConnectionInvalid, why.into());
-        } else if !self.ctx.tekton.is_installed() {
+            return Ok(());
+        };
+        if !self.ctx.tekton.is_installed() {
             let why = "Tekton Pipelines is not installed in this cluster; read phases wait for it";
             seen.facts.gate = Gate::Wait(Reason::TektonNotInstalled, why.into());
         } else if !self.may_create_pipeline_runs().await? {
             let no = self.ctx.sessions.missing_right(&self.namespace, None);
             seen.facts.gate = Gate::Wait(no.reason, no.message);
+        } else if let Some(own) = &checks.pipeline_ref
+            && let Some(no) = self.unfit(&own.name).await?
+        {
+            seen.facts.gate = Gate::Wait(no.reason, no.message);
         } else {
             seen.facts.work = Work::Tekton(Pipeline::Absent);
         }
         Ok(())
+    }
+
+    /// Why the team's own Pipeline is not used for checks: only one that is labelled for it gets the SSH key.
+    async fn unfit(&self, name: &str) -> Result<Option<NoSession>, Error> {
+        let (namespace, label) = (&self.namespace, names::CHECKS);
+        let invalid = |message| Some(NoSession { reason: Reason::ConnectionInvalid, message });
+        let pipelines = Api::<crate::clients::tekton::Pipeline>::namespaced(self.ctx.client.clone(), namespace);
+        match pipelines.get_metadata_opt(name).await {
+            Ok(Some(pipeline)) if pipeline.labels().get(label).is_some_and(|value| value == "true") => Ok(None),
+            Ok(Some(_)) => Ok(invalid(format!(
+                "Pipeline {name} does not say that it may carry out checks; when it may: kubectl -n {namespace} label --overwrite \
+                 pipelines.tekton.dev {name} {label}=true"
+            ))),
+            Ok(None) => Ok(invalid(format!(
+                "Pipeline {name} is not there; create it in namespace {namespace} with the label {label}: \"true\", or take \
+                 spec.checks.pipelineRef out of the connection"
+            ))),
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(Some(self.ctx.sessions.missing_right(namespace, None))),
+            Err(source) => Err(Error::Observe { what: "the Pipeline of the checks", source }),
+        }
     }
 
     async fn may_create_pipeline_runs(&self) -> Result<bool, Error> {
