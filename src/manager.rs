@@ -10,7 +10,7 @@ use kube::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    archive::{self, remote},
+    archive::{self, remote, settings::ArchiveArgs},
     clients::http::{Denied, UrlPolicy},
     controllers::{
         Context, api_addresses, automation_connection, janitor, patch_run, reference_watch::ReferenceWatch, sessions::Sessions,
@@ -48,12 +48,23 @@ pub struct ManagerArgs {
     /// Token for fettle server (audience "fettle"); read again every minute.
     #[arg(long, env = "FETTLE_TOKEN", default_value = "/var/run/fettle/token/token")]
     pub token: PathBuf,
+    /// The archive, as fettle server has it. When it is S3 the manager writes it itself; a directory belongs to fettle server.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
 }
 
 impl ManagerArgs {
     /// The address of fettle server, with the default applied.
     pub fn server(&self) -> String {
         self.server.clone().unwrap_or_else(|| format!("https://fettle-server.{}.svc:8443", self.namespace))
+    }
+
+    /// Where logs and records go: S3, else to fettle server.
+    pub fn store(&self) -> Result<remote::Store, archive::Error> {
+        if self.archive.is_shared() {
+            return self.archive.open().map(remote::Store::Direct);
+        }
+        remote::Store::server(&self.server(), Some(self.server_ca.clone()), self.token.clone())
     }
 }
 
@@ -90,7 +101,7 @@ pub async fn run(
             tracing::error!(%error, "serving health and metrics");
         }
     });
-    let store = remote::Store::server(&args.server(), Some(args.server_ca.clone()), args.token.clone()).map_err(Error::Archive)?;
+    let store = args.store().map_err(Error::Archive)?;
     let leases = Api::namespaced(client.clone(), &args.namespace);
     let lease_stop = CancellationToken::new();
     let (mut leads, lease_task) = lease::compete(leases, args.identity.clone().into(), lease_stop.clone());
@@ -179,15 +190,27 @@ fn health(metrics: &Metrics) -> Router {
 mod tests {
     use clap::Parser as _;
 
-    use crate::cli::{Cli, Command};
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        manager: ManagerArgs,
+    }
+
+    fn args(line: &[&str]) -> ManagerArgs {
+        Line::parse_from(["manager"].iter().chain(line)).manager
+    }
 
     #[test]
     fn the_server_is_looked_for_in_the_namespace_of_the_operator() {
-        let server = |line: &[&str]| match Cli::parse_from(["fettle", "manager"].iter().chain(line)).command {
-            Command::Manager(args) => args.server(),
-            Command::Server(_) | Command::Crds { .. } | Command::Version => unreachable!(),
-        };
-        assert_eq!(server(&["--namespace", "patch-tools"]), "https://fettle-server.patch-tools.svc:8443");
-        assert_eq!(server(&["--server", "https://fettle.example.com"]), "https://fettle.example.com");
+        assert_eq!(args(&["--namespace", "patch-tools"]).server(), "https://fettle-server.patch-tools.svc:8443");
+        assert_eq!(args(&["--server", "https://fettle.example.com"]).server(), "https://fettle.example.com");
+    }
+
+    #[test]
+    fn a_directory_belongs_to_the_server() {
+        let store = args(&["--archive-dir", "/proc/cannot-be-made"]).store();
+        assert!(matches!(store, Ok(remote::Store::Server(_))), "{store:?}");
     }
 }

@@ -5,7 +5,7 @@
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{self, Child, Stdio},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use clap::Parser;
 use fettle::{
     api::patch_run::{HostCounts, LogRef, Phase, RunResult},
     archive::{Archive, Error, Key, LogStream, Owner, Store, record::Record, settings::ArchiveArgs},
+    cli::{Cli, Command},
     clock,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -39,13 +40,14 @@ impl Drop for Gateway {
 
 impl Gateway {
     fn start() -> Self {
-        let built = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/server/gateway")).stderr(Stdio::inherit()).output().unwrap();
+        let built =
+            process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/server/gateway")).stderr(Stdio::inherit()).output().unwrap();
         assert!(built.status.success(), "the S3 server could not be built");
         let program = PathBuf::from(String::from_utf8(built.stdout).unwrap().trim());
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("fettle")).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new(program)
+        let process = process::Command::new(program)
             .args(["--access", "archivist", "--secret", "archivist-secret", "--port", &format!("127.0.0.1:{port}"), "posix"])
             .arg(directory.path())
             .stdout(Stdio::null())
@@ -68,7 +70,7 @@ fn in_s3(name: &str, test: impl Future<Output = ()>) {
         return;
     }
     let gateway = Gateway::start();
-    let ran = Command::new(std::env::current_exe().unwrap())
+    let ran = process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
         .env("S3_BUCKET", "fettle")
         .env("S3_ENDPOINT", format!("http://127.0.0.1:{}", gateway.port))
@@ -178,6 +180,26 @@ async fn logs_and_records() {
     assert!(matches!(store.put_record(&other).await, Err(Error::Conflict(_))));
     assert!(matches!(store.put_log(KEY, &owner(), "Job 1", stream(b"late")).await, Err(Error::Conflict(_))));
     assert_eq!(archive.records_of(&owner()).await.unwrap().len(), 1);
+}
+
+/// What the manager archives, the server finds, and the other way round.
+#[test]
+fn the_manager_writes_to_s3_by_itself() {
+    in_s3("the_manager_writes_to_s3_by_itself", by_itself());
+}
+
+async fn by_itself() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let Command::Manager(manager) = Cli::parse_from(["fettle", "manager"]).command else { panic!("another command") };
+    let store = manager.store().unwrap();
+    assert!(matches!(store, Store::Direct(_)), "{store:?}");
+    let log = store.put_log(KEY, &owner(), "Job 1", stream(b"small")).await.unwrap();
+    store.put_record(&record(Some(log.clone()))).await.unwrap();
+    let Command::Server(server) = Cli::parse_from(["fettle", "server"]).command else { panic!("another command") };
+    let archive = server.archive.open().unwrap();
+    assert_eq!(archive.record(&key()).await.unwrap(), Some(record(Some(log))));
+    let read = archive.open_log(&key(), None).await.unwrap().unwrap().stream.try_collect::<Vec<_>>().await.unwrap().concat();
+    assert_eq!(read, b"small");
 }
 
 #[test]
