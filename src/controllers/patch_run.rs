@@ -137,7 +137,7 @@ async fn report(ctx: &Context, run: &PatchRun, before: &PatchRunStatus, after: &
         state = ?after.state,
         phase = after.phase.map(super::super::api::patch_run::Phase::as_str),
         reason = reason.map(|c| c.reason.as_str()),
-        message = reason.map(|c| c.message.as_str()),
+        detail = reason.map(|c| c.message.as_str()),
         "transition"
     );
     for phase in &after.phases {
@@ -191,7 +191,7 @@ async fn guarded(object: Arc<DeserializeGuard<PatchRun>>, ctx: Arc<Context>) -> 
     };
     let (namespace, name) = (run.namespace().unwrap_or_default(), run.name_any());
     let uid = run.uid().unwrap_or_default();
-    let span = tracing::info_span!("reconcile", controller = "patchrun", namespace, name, uid);
+    let span = tracing::info_span!("reconcile", controller = "patchrun", namespace, object = name, uid);
     let started = tokio::time::Instant::now();
     let work = {
         let ctx = ctx.clone();
