@@ -44,7 +44,10 @@ use tower_http::{CompressionLevel, catch_panic::CatchPanicLayer, compression::Co
 use tracing::Instrument as _;
 
 use self::{auth::Auth, limits::Streams, metrics::Metrics, problem::Problem, tls::Tls};
-use crate::archive::{self, Archive, settings::ArchiveArgs};
+use crate::{
+    archive::{self, Archive, settings::ArchiveArgs},
+    telemetry,
+};
 
 /// Bytes of a record at most: 1,000 hosts with everything that is kept about each.
 const MAX_RECORD: usize = 4 << 20;
@@ -301,7 +304,8 @@ async fn envelope(State(app): State<Arc<App>>, request: Request, next: Next) -> 
     let id = request_id(request.headers());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let span = tracing::info_span!("request", request_id = %id, %method, route, trace_id = trace_id(request.headers()));
+    let span = tracing::info_span!("request", request_id = %id, %method, route);
+    telemetry::follow(&span, request.headers());
     let mut response = next.run(request).instrument(span.clone()).await;
     if response.status().is_client_error() || response.status().is_server_error() {
         let problem = response.extensions_mut().remove::<Problem>();
@@ -328,13 +332,6 @@ fn request_id(headers: &HeaderMap) -> String {
     let harmless = |id: &&str| (8..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let given = headers.get(&REQUEST_ID).and_then(|v| v.to_str().ok()).filter(harmless);
     given.map_or_else(archive::random_name, str::to_owned)
-}
-
-/// The trace a caller is in (W3C trace context); empty when it is in none.
-fn trace_id(headers: &HeaderMap) -> &str {
-    let parent = headers.get("traceparent").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let id = parent.split('-').nth(1).unwrap_or_default();
-    if id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) { id } else { "" }
 }
 
 async fn metrics_text(State(app): State<Arc<App>>) -> Result<Response, Problem> {

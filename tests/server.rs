@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod logged;
+
 #[path = "server/bed.rs"]
 mod bed;
 #[path = "server/certificates.rs"]
@@ -16,3 +18,5 @@ mod limits;
 mod logs;
 #[path = "server/runs.rs"]
 mod runs;
+#[path = "server/traces.rs"]
+mod traces;

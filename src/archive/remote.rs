@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::{Archive, Error, Key, LogMeta, LogStream, Owner, record::Record, started::Started};
-use crate::api::patch_run::LogRef;
+use crate::{api::patch_run::LogRef, telemetry};
 
 /// Token and certificate files are read again after this: both are projected and change under the process.
 const REREAD: Duration = Duration::from_mins(1);
@@ -174,7 +174,9 @@ impl Remote {
 
     async fn request(&self, method: Method, url: reqwest::Url) -> Result<RequestBuilder, Error> {
         let session = self.session().await?;
-        Ok(session.client.request(method, url).header(header::AUTHORIZATION, session.authorization))
+        let mut headers = header::HeaderMap::from_iter([(header::AUTHORIZATION, session.authorization)]);
+        telemetry::inject(&mut headers);
+        Ok(session.client.request(method, url).headers(headers))
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {

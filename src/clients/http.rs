@@ -14,6 +14,8 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 use rustls::CertificateError;
 
+use crate::telemetry;
+
 mod policy;
 mod resolver;
 
@@ -240,7 +242,9 @@ impl Client {
             return Err(Failure::NotSent { stage: Stage::Address, detail: "the address has another origin than this client".into() });
         }
         let client = if request.method.is_safe() { &self.reading } else { &self.writing };
-        let mut builder = client.request(request.method, request.url).headers(request.headers).timeout(request.deadline);
+        let mut headers = request.headers;
+        telemetry::inject(&mut headers);
+        let mut builder = client.request(request.method, request.url).headers(headers).timeout(request.deadline);
         if let Some(body) = request.body {
             builder = builder.body(body);
         }

@@ -14,6 +14,7 @@ use kube::{
     },
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     Context,
@@ -189,8 +190,10 @@ async fn guarded(object: Arc<DeserializeGuard<AutomationConnection>>, ctx: Arc<C
             return Ok(Action::requeue(Duration::from_mins(10)));
         }
     };
+    let (namespace, name) = (connection.namespace(), connection.name_any());
     let uid = connection.uid().unwrap_or_default();
-    let result = AssertUnwindSafe(reconcile(connection, &ctx)).catch_unwind().await;
+    let span = tracing::info_span!("reconcile", controller = "automationconnection", namespace, object = name, uid);
+    let result = AssertUnwindSafe(reconcile(connection, &ctx)).catch_unwind().instrument(span.clone()).await;
     let word = if matches!(result, Ok(Ok(_))) { "success" } else { "error" };
     ctx.metrics.reconciles.get_or_create(&ReconcileLabels { controller: "automationconnection", result: word }).inc();
     Ok(match result {
@@ -204,7 +207,7 @@ async fn guarded(object: Arc<DeserializeGuard<AutomationConnection>>, ctx: Arc<C
                 Error::Settings(source) => source.to_string(),
                 Error::NoNamespace => String::new(),
             };
-            tracing::warn!(namespace = connection.namespace(), name = connection.name_any(), %error, cause, "reconcile failed");
+            span.in_scope(|| tracing::warn!(%error, cause, "reconcile failed"));
             Action::requeue(ctx.backoff.failed(&uid))
         }
         Err(_) => Action::requeue(ctx.backoff.failed(&uid)),

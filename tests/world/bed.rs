@@ -198,14 +198,15 @@ impl Bed {
         }
     }
 
-    /// Runs the controller of connections as the manager does, until what is returned is dropped.
-    pub fn look_after_connections(&self) -> DropGuard {
+    /// Runs the controllers as the manager does, until what is returned is dropped.
+    pub fn controllers(&self) -> DropGuard {
         let client = self.api.client(Arc::default());
         let stop = CancellationToken::new();
         let (controller, store) = automation_connection::start(&client);
         let (references, changes) = ReferenceWatch::new(client.clone());
         let ctx = Arc::new(self.context(client, store, references, &stop));
-        tokio::spawn(automation_connection::run(controller, changes, ctx, stop.clone()));
+        tokio::spawn(automation_connection::run(controller, changes, ctx.clone(), stop.clone()));
+        tokio::spawn(patch_run::run(ctx, stop.clone()));
         stop.drop_guard()
     }
 

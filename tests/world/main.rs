@@ -18,10 +18,13 @@ mod addresses;
 mod apiserver;
 mod bed;
 mod calls;
+#[path = "../logged/mod.rs"]
+mod logged;
 mod losses;
 mod plans;
 mod proxy;
 mod references;
 mod stories;
 mod tekton;
+mod traces;
 mod workloads;

@@ -29,12 +29,13 @@ struct Inside {
     target: String,
     calls: Arc<Calls>,
     client: reqwest::Client,
+    traceparents: Vec<(String, String)>,
 }
 
 impl Proxy {
     pub async fn start(target: &str) -> Self {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
-        let state = Arc::new(Mutex::new(Inside { target: target.to_owned(), calls: Arc::default(), client }));
+        let state = Arc::new(Mutex::new(Inside { target: target.to_owned(), calls: Arc::default(), client, traceparents: vec![] }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(forward).with_state(state.clone());
@@ -51,6 +52,11 @@ impl Proxy {
     pub fn lead_to(&self, target: &str) {
         target.clone_into(&mut self.state.lock().unwrap().target);
     }
+
+    /// Every call so far, with the trace it said it belongs to; empty when it said nothing.
+    pub fn traceparents(&self) -> Vec<(String, String)> {
+        self.state.lock().unwrap().traceparents.clone()
+    }
 }
 
 async fn forward(State(state): State<Shared>, request: Request) -> Response {
@@ -62,6 +68,8 @@ async fn forward(State(state): State<Shared>, request: Request) -> Response {
     let body = to_bytes(body, 16 << 20).await.unwrap_or_default();
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let what = format!("AAP {} {}", parts.method, parts.uri.path());
+    let traceparent = parts.headers.get("traceparent").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+    state.lock().unwrap().traceparents.push((what.clone(), traceparent));
     let call = async move {
         let mut out = client.request(parts.method.clone(), format!("{target}{path}")).body(body);
         for (name, value) in parts.headers.iter().filter(|(name, _)| **name != header::HOST && **name != header::CONTENT_LENGTH) {

@@ -51,7 +51,7 @@ impl Bed {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_credentials_that_are_replaced_are_tried_at_once() {
     let bed = Bed::new().await;
-    let _manager = bed.look_after_connections();
+    let _manager = bed.controllers();
     until("ready", || bed.ready() == "Ready").await;
     until("a watch", || bed.api.watches_of(&secret("aap-read")) == 1).await;
     bed.secret(NAMESPACE, "aap-read", "no-token");
@@ -67,7 +67,7 @@ async fn a_ca_bundle_that_is_replaced_is_used_at_once() {
     bed.api.edit(&connection_path(NAMESPACE), |connection| {
         connection["spec"]["caBundle"] = json!({"configMapKeyRef": {"name": "ca", "key": "ca.crt"}});
     });
-    let _manager = bed.look_after_connections();
+    let _manager = bed.controllers();
     until("ready", || bed.ready() == "Ready").await;
     until("a watch", || bed.api.watches_of(&config_map("ca")) == 1).await;
     bed.api.edit(&config_map("ca"), |map| map["data"]["ca.crt"] = json!("nothing"));
@@ -77,7 +77,7 @@ async fn a_ca_bundle_that_is_replaced_is_used_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_changes_nothing_costs_a_look_and_no_write() {
     let bed = Bed::new().await;
-    let _manager = bed.look_after_connections();
+    let _manager = bed.controllers();
     until("ready", || bed.ready() == "Ready").await;
     // what was there already is announced once
     until("a watch", || bed.api.watches_of(&secret("aap-read")) == 1).await;
@@ -96,7 +96,7 @@ async fn a_watch_is_shared_and_ends_with_the_last_connection_that_wants_it() {
     let other = connection_path(NAMESPACE).replace("prod", "other");
     let spec = bed.api.get(&connection_path(NAMESPACE)).unwrap()["spec"].clone();
     bed.api.put(&other, json!({"spec": spec}));
-    let _manager = bed.look_after_connections();
+    let _manager = bed.controllers();
     until("both", || bed.api.get(&other).unwrap()["status"].is_object() && bed.ready() == "Ready").await;
     until("a watch", || bed.api.watches_of(&config_map("known-hosts")) == 1).await;
     bed.api.edit(&connection_path(NAMESPACE), |connection| {
