@@ -333,7 +333,8 @@ impl Look<'_> {
             Err(source) => return Err(Error::Observe { what: "the inventory", source }),
         };
         let text = map.and_then(|m| m.data).and_then(|data| data.get("inventory").cloned());
-        Ok(match text.as_deref().map(scope::parse_inventory) {
+        let variable = spec.group_variable.as_deref().unwrap_or(&self.group_variable);
+        Ok(match text.map(|text| scope::parse_inventory(&text, variable)) {
             Some(Ok(hosts)) => Ok(hosts),
             Some(Err(why)) => {
                 Err(NoSession { reason: Reason::InventoryUnavailable, message: format!("ConfigMap {}: key inventory: {why}", own.name) })

@@ -26,6 +26,11 @@ const LONGEST_LIMIT: usize = 100 << 10;
 /// Excluded hosts named in the status.
 const NAMED: usize = 10;
 
+/// Most bytes that reading an inventory may copy from groups to hosts.
+const MOST_COPIED: usize = 32 << 20;
+/// Bytes that a variable takes besides name and value, about.
+const OVERHEAD: usize = 64;
+
 /// Host variables that are copied for the checks, besides `fettle_…`. Anything else may hold a password, or run a command on the pod.
 const ALLOWED: &[&str] = &[
     "ansible_host",
@@ -173,10 +178,14 @@ fn is_one_of(host: &Host, nodes: &BTreeSet<String>) -> bool {
     [Some(host.name.as_str()), address].into_iter().flatten().any(|name| nodes.contains(&name.to_lowercase()))
 }
 
+fn is_for_checks(variable: &str) -> bool {
+    ALLOWED.contains(&variable) || variable.starts_with("fettle_")
+}
+
 fn allowed(variables: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     variables
         .iter()
-        .filter(|(name, _)| ALLOWED.contains(&name.as_str()) || name.starts_with("fettle_"))
+        .filter(|(name, _)| is_for_checks(name))
         // a template in a variable would be evaluated inside the check's pod
         .filter(|(_, value)| !value.to_string().contains("{{") && !value.to_string().contains("{%"))
         .map(|(name, value)| (name.clone(), value.clone()))
@@ -237,38 +246,71 @@ pub fn read(map: &ConfigMap, run_key: &str) -> Option<(ScopeStatus, BTreeSet<Str
     Some((status, scope.hosts))
 }
 
-/// An Ansible inventory in YAML or JSON, as far as it lists hosts: `all` and other groups with `hosts`, `vars` and `children`.
-pub fn parse_inventory(text: &str) -> Result<Vec<Host>, String> {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Group {
-        hosts: Option<BTreeMap<String, Option<BTreeMap<String, Value>>>>,
-        vars: Option<BTreeMap<String, Value>>,
-        children: Option<BTreeMap<String, Option<Self>>>,
+/// An Ansible inventory in YAML or JSON, as far as it lists hosts: `all` and other groups with `hosts`, `vars` and `children`. Of the variables
+/// those that a scope can use. A tenant wrote it: what a group says is multiplied by its hosts, and that is bounded.
+pub fn parse_inventory(text: &str, group_variable: &str) -> Result<Vec<Host>, String> {
+    let top: BTreeMap<String, Option<Group>> = crate::yaml::from_str(text).map_err(|e| e.to_string())?;
+    let mut reading = Reading { group_variable, left: MOST_COPIED, hosts: BTreeMap::new() };
+    for (name, group) in top {
+        reading.group(name, group.unwrap_or_default(), &BTreeSet::new(), &BTreeMap::new())?;
     }
-    fn walk(name: &str, group: &Group, path: &BTreeSet<String>, vars: &BTreeMap<String, Value>, into: &mut BTreeMap<String, Host>) {
+    Ok(reading.hosts.into_values().collect())
+}
+
+type Variables = BTreeMap<String, Value>;
+
+/// A group as an inventory has it.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Group {
+    hosts: Option<BTreeMap<String, Option<Variables>>>,
+    vars: Option<Variables>,
+    children: Option<BTreeMap<String, Option<Self>>>,
+}
+
+/// An inventory that is being read.
+struct Reading<'a> {
+    group_variable: &'a str,
+    /// Bytes that may still be copied.
+    left: usize,
+    hosts: BTreeMap<String, Host>,
+}
+
+impl Reading<'_> {
+    /// Reads a group that lies below those of `path` and inherits `vars`.
+    fn group(&mut self, name: String, group: Group, path: &BTreeSet<String>, vars: &Variables) -> Result<(), String> {
         let mut path = path.clone();
-        path.insert(name.to_owned());
+        path.insert(name);
         let mut vars = vars.clone();
-        vars.extend(group.vars.clone().unwrap_or_default());
-        for (host, own) in group.hosts.iter().flatten() {
-            let entry = into.entry(host.clone()).or_insert_with(|| Host { name: host.clone(), enabled: true, ..Host::default() });
+        vars.extend(self.used(group.vars));
+        let weight = path.iter().map(|group| group.len() + OVERHEAD).sum::<usize>()
+            + vars.iter().map(|(name, value)| name.len() + value.to_string().len() + OVERHEAD).sum::<usize>();
+        let hosts = group.hosts.unwrap_or_default();
+        let children = group.children.unwrap_or_default();
+        self.left = weight.checked_mul(hosts.len() + children.len()).and_then(|copied| self.left.checked_sub(copied)).ok_or_else(|| {
+            format!(
+                "the variables of its groups, counted for every host and group below, are more than {} MiB: split it",
+                MOST_COPIED >> 20
+            )
+        })?;
+        for (host, own) in hosts {
+            let own = self.used(own);
+            let entry = self.hosts.entry(host.clone()).or_insert_with(|| Host { name: host, enabled: true, ..Host::default() });
             entry.groups.extend(path.iter().cloned());
             for (key, value) in &vars {
                 entry.variables.entry(key.clone()).or_insert_with(|| value.clone());
             }
-            entry.variables.extend(own.clone().unwrap_or_default());
+            entry.variables.extend(own);
         }
-        for (child, group) in group.children.iter().flatten() {
-            walk(child, group.as_ref().unwrap_or(&Group::default()), &path, &vars, into);
+        for (child, group) in children {
+            self.group(child, group.unwrap_or_default(), &path, &vars)?;
         }
+        Ok(())
     }
-    let top: BTreeMap<String, Option<Group>> = crate::yaml::from_str(text).map_err(|e| e.to_string())?;
-    let mut hosts = BTreeMap::new();
-    for (name, group) in &top {
-        walk(name, group.as_ref().unwrap_or(&Group::default()), &BTreeSet::new(), &BTreeMap::new(), &mut hosts);
+
+    fn used(&self, vars: Option<Variables>) -> Variables {
+        vars.into_iter().flatten().filter(|(name, _)| name == self.group_variable || is_for_checks(name)).collect()
     }
-    Ok(hosts.into_values().collect())
 }
 
 #[cfg(test)]
@@ -292,6 +334,7 @@ all:
     db:
       hosts: {db-1: {patch_group: 6}}
 ",
+            "patch_group",
         )
         .unwrap()
     }
@@ -304,6 +347,25 @@ all:
     fn groups_are_compared_as_text_and_group_variables_count() {
         let plan = resolved("{connection: {name: c}, group: 5, phases: [precheck]}").unwrap();
         assert_eq!(plan.hosts.keys().collect::<Vec<_>>(), ["web-1", "web-2"]);
+    }
+
+    #[test]
+    fn little_text_cannot_become_much() {
+        let lines = |line: &str| (0..2000).map(|n| line.replace('#', &n.to_string())).collect::<String>();
+        let hosts = |name: &str, length: usize| {
+            let text = format!("all:\n  vars: {{{name}: {}}}\n  hosts:\n{}", "x".repeat(length), lines("    host-#:\n"));
+            parse_inventory(&text, "patch_group")
+        };
+        let refused = hosts("fettle_note", 64 << 10).unwrap_err();
+        assert!(refused.contains("32 MiB"), "{refused}");
+        assert_eq!(hosts("fettle_note", 1 << 10).map(|hosts| hosts.len()), Ok(2000));
+        // what nobody asks for is not multiplied
+        assert!(hosts("banner", 64 << 10).is_ok_and(|hosts| hosts[0].variables.is_empty()));
+        let long = "x".repeat(64 << 10);
+        let groups = format!("all:\n  vars: {{fettle_note: {long}}}\n  children:\n{}", lines("    group-#:\n"));
+        assert!(parse_inventory(&groups, "patch_group").is_err());
+        let aliases = format!("all:\n  vars: {{long: &long {long}}}\n  hosts:\n{}", lines("    host-#: {fettle_note: *long}\n"));
+        assert!(parse_inventory(&aliases, "patch_group").is_err());
     }
 
     #[test]
