@@ -3,7 +3,8 @@
 # shellcheck disable=SC2034  # used by those who source this
 E2E=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 ROOT=$(readlink -f "$E2E/../..")
-TARGET=${CARGO_TARGET_DIR:-$ROOT/target}/debug
+PROFILE=${FETTLE_PROFILE:-debug} # or release
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}/$PROFILE
 CACHE=${FETTLE_CACHE:-$HOME/.cache/fettle}
 export FETTLE_BED=${FETTLE_BED:-/tmp/fettle-bed-default}
 BED=$E2E/bed/bed
