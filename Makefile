@@ -2,7 +2,7 @@
 BED := tests/e2e/bed/bed
 GENERATED := manifests reference bundle
 
-.PHONY: help demo demo-down test gen check lint format cluster cluster-down shell
+.PHONY: help demo demo-down test bench gen check lint format cluster cluster-down shell
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ demo-down: cluster-down ## end the demo and remove every trace
 
 test: ## everything that proves it, level by level (root; make test LEVELS="world package" runs some)
 	@tests/run $(LEVELS)
+
+bench: ## measure it and print tables (root; make bench PARTS="code size" runs some, "operator" needs a cluster)
+	@benches/run $(PARTS)
 
 check: format lint ## what needs no cluster and no root: format, lint, the tests of the code
 	@tests/run world
