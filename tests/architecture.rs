@@ -29,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("archive/key", &["api"]),
     ("archive", &["api", "archive", "clock", "telemetry"]),
     ("clients", &["api", "clients", "names", "telemetry", "yaml"]),
+    ("clients/kubernetes", &["clients", "metrics"]),
     ("controllers/patch_run/decide", &["api", "archive::record", "conditions", "names"]),
     ("controllers/patch_run/verdict", &["api", "archive::record"]),
     ("controllers/patch_run/scope", &["api", "names", "yaml"]),

@@ -38,6 +38,7 @@ fn names() -> BTreeSet<String> {
 
 fn nothing_seen(run: &PatchRun) -> Observed {
     Observed {
+        namespace_going: false,
         run_key: run.status.as_ref().and_then(|s| s.run_key.clone()).unwrap(),
         server_url: "https://fettle-server.fettle-system.svc:8443".into(),
         paused: false,
@@ -80,8 +81,13 @@ fn running(c: &mut Criterion) {
         ending: false,
         surplus: None,
     };
-    let aap =
-        Aap { pins: status.pinned.clone().unwrap(), schedule: Schedule::Ours { id: 31, enabled: true, due: false }, job, baseline: None };
+    let aap = Aap {
+        pins: status.pinned.clone().unwrap(),
+        schedule: Schedule::Ours { id: 31, enabled: true, due: false },
+        job,
+        baseline: None,
+        started: false,
+    };
     let names = names();
     let text = serde_json::to_vec(&names).unwrap();
     let seen = Observed { scope: ScopeFact::Fixed(scope, names), work: Work::Aap(Box::new(aap)), ..nothing_seen(&run) };

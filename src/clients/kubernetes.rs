@@ -103,7 +103,7 @@ fn verb(method: &Method) -> &'static str {
 fn resource(path: &str) -> String {
     let mut parts = path.split('/').filter(|part| !part.is_empty());
     let known = match parts.next() {
-        Some("api") => parts.nth(0).is_some(),
+        Some("api") => parts.next().is_some(),
         Some("apis") => parts.nth(1).is_some(),
         _ => false,
     };
@@ -111,10 +111,12 @@ fn resource(path: &str) -> String {
         return "none".into();
     }
     let parts: Vec<&str> = parts.collect();
-    match parts.as_slice() {
-        // /namespaces/NAMESPACE/RESOURCE/NAME/SUBRESOURCE
-        ["namespaces", _, resource] | ["namespaces", _, resource, _] => (*resource).to_owned(),
-        ["namespaces", _, resource, _, sub, ..] => format!("{resource}/{sub}"),
+    // namespaces/NAMESPACE/RESOURCE/NAME/SUBRESOURCE, or without the namespace
+    let parts = match parts.as_slice() {
+        ["namespaces", _, inside @ ..] if !inside.is_empty() => inside,
+        all => all,
+    };
+    match parts {
         [] => "none".into(),
         [resource] | [resource, _] => (*resource).to_owned(),
         [resource, _, sub, ..] => format!("{resource}/{sub}"),

@@ -116,7 +116,7 @@ async fn a_manager_that_begins_with_an_old_state_changes_nothing() {
                     bed.start(Calls::with(plan)).await;
                     workload.drive(&mut bed, |bed| bed.struck).await;
                     let states = bed.states("web");
-                    let Some(old) = states.get(age).filter(|_| bed.struck && age + 1 < states.len()) else { return None };
+                    let old = states.get(age).filter(|_| bed.struck && age + 1 < states.len())?;
                     bed.start(Calls::default()).await;
                     for _ in 0..3 {
                         bed.reconcile_as_read(old).await;

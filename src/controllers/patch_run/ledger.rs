@@ -135,9 +135,9 @@ impl Ledger {
                     let of_me = |text: &String| serde_json::from_str::<Entry>(text).is_ok_and(|entry| entry.holder == *me);
                     let taken = entries.keys().any(|key| data.get(key).is_some_and(|text| !of_me(text)));
                     if !taken {
-                        entries.into_iter().for_each(|(key, text)| {
+                        for (key, text) in entries {
                             data.entry(key).or_insert(text);
-                        });
+                        }
                     }
                     !taken
                 })
