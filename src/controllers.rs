@@ -19,6 +19,7 @@ use crate::{
 
 pub mod api_addresses;
 pub mod automation_connection;
+pub mod drive;
 pub mod janitor;
 pub mod patch_run;
 pub mod reference_watch;

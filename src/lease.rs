@@ -10,11 +10,11 @@ use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{Api, api::PostParams};
+use kube::Api;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock, names};
+use crate::{clock, status};
 
 /// Name of the Lease in the operator's namespace.
 pub const NAME: &str = "fettle-manager";
@@ -71,7 +71,7 @@ async fn turn(api: &Api<Lease>, identity: &str, seen: &mut Option<(String, Insta
     let Some(mut lease) = api.get_opt(NAME).await? else {
         let metadata = ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() };
         let lease = Lease { metadata, spec: Some(claim(identity, &now, &now, 0)) };
-        return taken(api.create(&params(), &lease).await);
+        return taken(api.create(&status::params(), &lease).await);
     };
     let spec = lease.spec.take().unwrap_or_default();
     let holder = spec.holder_identity.as_deref().unwrap_or_default();
@@ -92,7 +92,7 @@ async fn turn(api: &Api<Lease>, identity: &str, seen: &mut Option<(String, Insta
     };
     lease.spec = Some(next);
     lease.metadata.managed_fields = None;
-    taken(api.replace(NAME, &params(), &lease).await)
+    taken(api.replace(NAME, &status::params(), &lease).await)
 }
 
 async fn release(api: &Api<Lease>, identity: &str) -> kube::Result<()> {
@@ -100,7 +100,7 @@ async fn release(api: &Api<Lease>, identity: &str) -> kube::Result<()> {
     let Some(spec) = lease.spec.as_mut().filter(|s| s.holder_identity.as_deref() == Some(identity)) else { return Ok(()) };
     spec.holder_identity = None;
     lease.metadata.managed_fields = None;
-    taken(api.replace(NAME, &params(), &lease).await).map(|_| ())
+    taken(api.replace(NAME, &status::params(), &lease).await).map(|_| ())
 }
 
 fn taken(answer: kube::Result<Lease>) -> kube::Result<bool> {
@@ -124,8 +124,4 @@ fn claim(identity: &str, acquired: &MicroTime, renewed: &MicroTime, transitions:
 
 fn micro(time: Timestamp) -> MicroTime {
     MicroTime(time)
-}
-
-fn params() -> PostParams {
-    PostParams { field_manager: Some(names::MANAGER.into()), ..PostParams::default() }
 }

@@ -20,8 +20,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ReconcileLabels {
     /// Kind of the object, in lower case.
-    pub controller: &'static str,
-    /// `success`, `stale` or `error`.
+    pub controller: String,
+    /// `success` or `error`.
     pub result: &'static str,
 }
 

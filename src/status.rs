@@ -7,6 +7,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::names;
 
+/// How everything of ours is written: in our name.
+pub fn params() -> PostParams {
+    PostParams { field_manager: Some(names::MANAGER.into()), ..PostParams::default() }
+}
+
 /// Whether a decision may be carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Commit {
@@ -32,8 +37,7 @@ where
     let mut next = obj.clone();
     next.meta_mut().managed_fields = None;
     *next.status_mut() = Some(new);
-    let params = PostParams { field_manager: Some(names::MANAGER.into()), ..PostParams::default() };
-    match api.replace_status(&obj.name_any(), &params, &next).await {
+    match api.replace_status(&obj.name_any(), &params(), &next).await {
         Ok(written) => Ok(Commit::Written(written.resource_version().unwrap_or_default())),
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => Ok(Commit::Stale),
         Err(other) => Err(other),

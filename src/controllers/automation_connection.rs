@@ -1,8 +1,8 @@
 //! Looks after an `AutomationConnection`: reachable, authenticated, templates fit. Reads the controller, writes status only.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, stream};
 use kube::{
     Api, ResourceExt as _,
     core::DeserializeGuard,
@@ -14,10 +14,10 @@ use kube::{
     },
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::{
     Context,
+    drive::{drive, never},
     reference_watch::Reference,
     sessions::{Purpose, Session},
 };
@@ -25,7 +25,6 @@ use crate::{
     api::{automation_connection::AutomationConnection, patch_run::Phase, shared::NameOrId},
     clients::aap::{self, ErrorKind, Needs},
     clock,
-    metrics::ReconcileLabels,
     settings::Invalid,
     status::{self, Commit},
 };
@@ -165,11 +164,8 @@ pub async fn run(
         .reconcile_on(concerned)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(
-            guarded,
-            |_, error, _| {
-                let _: &std::convert::Infallible = error;
-                Action::requeue(Duration::from_mins(1))
-            },
+            |connection, ctx| drive(connection, ctx, |connection, ctx| async move { reconcile(&connection, &ctx).await }),
+            never,
             ctx.clone(),
         )
         .for_each(|done| {
@@ -180,36 +176,4 @@ pub async fn run(
             async {}
         })
         .await;
-}
-
-async fn guarded(object: Arc<DeserializeGuard<AutomationConnection>>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
-    let connection = match &object.0 {
-        Ok(connection) => connection,
-        Err(invalid) => {
-            tracing::error!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = %invalid.error, "an AutomationConnection cannot be read");
-            return Ok(Action::requeue(Duration::from_mins(10)));
-        }
-    };
-    let (namespace, name) = (connection.namespace(), connection.name_any());
-    let uid = connection.uid().unwrap_or_default();
-    let span = tracing::info_span!("reconcile", controller = "automationconnection", namespace, object = name, uid);
-    let result = AssertUnwindSafe(reconcile(connection, &ctx)).catch_unwind().instrument(span.clone()).await;
-    let word = if matches!(result, Ok(Ok(_))) { "success" } else { "error" };
-    ctx.metrics.reconciles.get_or_create(&ReconcileLabels { controller: "automationconnection", result: word }).inc();
-    Ok(match result {
-        Ok(Ok(action)) => {
-            ctx.backoff.succeeded(&uid);
-            action
-        }
-        Ok(Err(error)) => {
-            let cause = match &error {
-                Error::Commit(source) => super::brief(source),
-                Error::Settings(source) => source.to_string(),
-                Error::NoNamespace => String::new(),
-            };
-            span.in_scope(|| tracing::warn!(%error, cause, "reconcile failed"));
-            Action::requeue(ctx.backoff.failed(&uid))
-        }
-        Err(_) => Action::requeue(ctx.backoff.failed(&uid)),
-    })
 }

@@ -1,23 +1,25 @@
 //! Drives a PatchRun: observe → decide → commit → act → events.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures::{FutureExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use kube::{
     Api, Resource as _, ResourceExt as _,
     core::DeserializeGuard,
     runtime::{Config, Controller, controller::Action, watcher},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
-use super::Context;
+use super::{
+    Context,
+    drive::{drive, never},
+};
 use crate::{
     api::patch_run::{PatchRun, PatchRunStatus, RunResult},
     archive,
     clients::aap,
     clock, conditions, events,
-    metrics::{PhaseLabels, ReconcileLabels},
+    metrics::PhaseLabels,
     settings::Invalid,
     status::{self, Commit},
 };
@@ -36,8 +38,6 @@ use decide::{Decision, Step};
 
 /// Reconciles at the same time.
 const CONCURRENCY: u16 = 16;
-/// Longest time one reconcile may take: longer than the longest request.
-const DEADLINE: Duration = Duration::from_mins(5);
 
 /// Why a reconcile stopped; every variant is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +86,6 @@ pub enum Error {
     /// The object is not namespaced, which the CRD forbids.
     #[error("object has no namespace")]
     NoNamespace,
-    /// The reconcile took too long, or panicked.
-    #[error("the reconcile {0}")]
-    Broken(&'static str),
 }
 
 /// Reconciles one run, once.
@@ -168,60 +165,7 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     Controller::new(runs, watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stop.cancelled_owned())
-        .run(
-            guarded,
-            |_, error, _| {
-                let _: &std::convert::Infallible = error;
-                Action::requeue(Duration::from_mins(1))
-            },
-            ctx,
-        )
+        .run(|run, ctx| drive(run, ctx, |run, ctx| async move { reconcile(&run, &ctx).await }), never, ctx)
         .for_each(|_| async {})
         .await;
-}
-
-/// One reconcile that cannot stop the controller: not by a panic, not by hanging, not by an object that cannot be read.
-async fn guarded(object: Arc<DeserializeGuard<PatchRun>>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
-    let run = match &object.0 {
-        Ok(run) => run.clone(),
-        Err(invalid) => {
-            tracing::error!(namespace = invalid.metadata.namespace, name = invalid.metadata.name, error = %invalid.error, "a PatchRun cannot be read");
-            return Ok(Action::requeue(Duration::from_mins(10)));
-        }
-    };
-    let (namespace, name) = (run.namespace().unwrap_or_default(), run.name_any());
-    let uid = run.uid().unwrap_or_default();
-    let span = tracing::info_span!("reconcile", controller = "patchrun", namespace, object = name, uid);
-    let started = tokio::time::Instant::now();
-    let work = {
-        let ctx = ctx.clone();
-        // a launch is never cut in half: it goes on when the controller stops, and the process waits for it
-        tokio::spawn(async move { AssertUnwindSafe(reconcile(&run, &ctx)).catch_unwind().await }.instrument(span.clone()))
-    };
-    let result = match tokio::time::timeout(DEADLINE, work).await {
-        Ok(Ok(Ok(result))) => result,
-        Ok(Ok(Err(_)) | Err(_)) => Err(Error::Broken("panicked")),
-        Err(_) => Err(Error::Broken("took too long")),
-    };
-    ctx.metrics.reconcile_seconds.observe(started.elapsed().as_secs_f64());
-    let outcome = if result.is_ok() { "success" } else { "error" };
-    ctx.metrics.reconciles.get_or_create(&ReconcileLabels { controller: "patchrun", result: outcome }).inc();
-    Ok(match result {
-        Ok(action) => {
-            ctx.backoff.succeeded(&uid);
-            action
-        }
-        Err(error) => {
-            let wait = ctx.backoff.failed(&uid);
-            let cause = match &error {
-                Error::Observe { source, .. } | Error::Act { source, .. } | Error::Commit(source) => super::brief(source),
-                Error::Controller { source, .. } => source.to_string(),
-                Error::Archive { source, .. } => source.to_string(),
-                Error::Settings(source) => source.to_string(),
-                Error::NoSession | Error::NoNamespace | Error::Broken(_) => String::new(),
-            };
-            span.in_scope(|| tracing::warn!(%error, cause, retry_in = ?wait, "reconcile failed"));
-            Action::requeue(wait)
-        }
-    })
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, ResourceExt as _,
-    api::{LogParams, Patch, PatchParams, PostParams},
+    api::{LogParams, Patch, PatchParams},
 };
 use serde_json::json;
 use tokio_util::io::ReaderStream;
@@ -28,7 +28,7 @@ use crate::{
     },
     controllers::Context,
     metrics::LaunchLabels,
-    names,
+    names, status,
 };
 
 /// How far ahead a one-shot schedule is set: the controller takes it at its next look, every 30 seconds.
@@ -50,7 +50,7 @@ pub async fn act(
         Step::CreateScope(plan) => {
             let map = scope::config_map(&act.namespace, &run.name_any(), &seen.facts.run_key, plan);
             let maps = Api::<ConfigMap>::namespaced(ctx.client.clone(), &act.namespace);
-            adopt(maps.create(&params(), &map).await, "creating the scope")?;
+            adopt(maps.create(&status::params(), &map).await, "creating the scope")?;
         }
         Step::Lock => {
             let ScopeFact::Fixed(scope, hosts) = &seen.facts.scope else { return Ok(None) };
@@ -141,7 +141,7 @@ impl Act<'_> {
         });
         self.count_launch(phase, Mode::Tekton);
         let runs = Api::<PipelineRun>::namespaced(self.ctx.client.clone(), &self.namespace);
-        adopt(runs.create(&params(), &made).await, "creating the PipelineRun")
+        adopt(runs.create(&status::params(), &made).await, "creating the PipelineRun")
     }
 
     fn connection(&self) -> Option<crate::api::automation_connection::AutomationConnection> {
@@ -313,8 +313,4 @@ fn adopt<K>(created: kube::Result<K>, step: &'static str) -> Result<(), Error> {
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
         Err(source) => Err(Error::Act { step, source }),
     }
-}
-
-fn params() -> PostParams {
-    PostParams { field_manager: Some(names::MANAGER.into()), ..PostParams::default() }
 }

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, api::PostParams};
+use kube::Api;
 use serde::{Deserialize, Serialize};
 
 use super::decide::LockFact;
-use crate::names;
+use crate::{names, status};
 
 /// Shards of one installation's ledger. Never change it: a host must not move between shards while it is entered.
 const SHARDS: u8 = 16;
@@ -175,7 +175,7 @@ impl Ledger {
             return Ok(true);
         }
         map.metadata.managed_fields = None;
-        let params = PostParams { field_manager: Some(names::MANAGER.into()), ..PostParams::default() };
+        let params = status::params();
         let written = if exists {
             self.api.replace(&name, &params, &map).await
         } else {
