@@ -293,6 +293,11 @@ impl ApiServer {
         self.lock().history.iter().any(|(_, _, event)| event["type"] == "DELETED" && event["object"]["metadata"]["name"] == name)
     }
 
+    /// Grows with every write.
+    pub fn version(&self) -> u64 {
+        self.lock().version
+    }
+
     pub fn asked(&self) -> Vec<Asked> {
         self.lock().asked.clone()
     }

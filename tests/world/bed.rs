@@ -56,8 +56,10 @@ pub struct Bed {
     manager: Option<Manager>,
     /// Whether launches are paused.
     pub pause: bool,
-    /// Time between two reconciles.
+    /// Time between two reconciles while something changes.
     pub poll: Duration,
+    /// The longest time between two reconciles.
+    pub slowest: Duration,
     /// Whether a manager was struck as planned.
     pub struck: bool,
     /// The calls of the managers before the one that works.
@@ -103,6 +105,7 @@ impl Bed {
             manager: None,
             pause: false,
             poll: Duration::from_millis(25),
+            slowest: Duration::from_millis(25),
             struck: false,
             past: vec![],
         };
@@ -264,15 +267,19 @@ impl Bed {
 
     pub async fn drive_all(&mut self, names: &[(&str, &str)], limit: u64, until: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(limit);
+        let mut pause = self.poll;
         while !until(self) {
             assert!(Instant::now() < deadline, "it never came to be: {}", self.story(names));
             if self.manager.is_none() {
                 self.start(Calls::default()).await;
             }
+            let before = self.api.version();
             for (namespace, name) in names {
                 self.reconcile(namespace, name).await;
             }
-            tokio::time::sleep(self.poll).await;
+            // as a controller does: at once after a change, else less and less often
+            pause = if self.api.version() == before { (pause * 2).min(self.slowest) } else { self.poll };
+            tokio::time::sleep(pause).await;
         }
     }
 

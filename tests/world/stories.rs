@@ -406,6 +406,29 @@ async fn nothing_starts_while_suspended_or_paused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_waits_asks_nobody() {
+    let mut bed = Bed::new().await;
+    bed.apply("web", json!({"suspend": true}));
+    bed.drive("web", 60, |bed| bed.reason("web") == "Suspended").await;
+    // who asked the archive now would be told that it is away
+    let (folder, away) = (bed.directory.path().join("phases"), bed.directory.path().join("away"));
+    let existed = std::fs::rename(&folder, &away).is_ok();
+    std::fs::write(&folder, "in the way").unwrap();
+    bed.api.forget();
+    for _ in 0..20 {
+        bed.reconcile(NAMESPACE, "web").await;
+    }
+    assert_eq!((bed.reason("web").as_str(), bed.api.asked()), ("Suspended", vec![]));
+    std::fs::remove_file(&folder).unwrap();
+    if existed {
+        std::fs::rename(&away, &folder).unwrap();
+    }
+    bed.api.edit(&run_path(NAMESPACE, "web"), |run| run["spec"]["cancel"] = json!(true));
+    bed.drive("web", 60, |bed| bed.settled("web")).await;
+    assert_eq!(bed.reason("web"), "Cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_of_a_check_outlives_its_cancel() {
     let held = Found { held: true, ..Found::default() };
     let mut bed = Bed::with(Tekton::default().with("precheck", held), Config::example(), Script::new).await;

@@ -102,14 +102,18 @@ struct Look<'a> {
 impl Look<'_> {
     /// Nothing of `phase` is on record.
     async fn before(&self, seen: &mut Seen, status: &PatchRunStatus, phase: Phase) -> Result<(), Error> {
+        let spec = &self.run.spec;
+        let waits = spec.start_after.is_some_and(|after| self.now < after) || spec.suspend() || seen.facts.paused;
+        let may_have_run = phase.is_change();
+        // its past was looked for when it was first seen; nothing of it can run while it waits
+        if waits && !may_have_run && !spec.cancel() && !status.conditions.is_empty() {
+            return Ok(());
+        }
         let key = names::phase_key(&seen.facts.run_key, phase);
         seen.facts.record = self.record(&key).await;
         if !matches!(seen.facts.record, RecordFact::Absent) {
             return Ok(());
         }
-        let spec = &self.run.spec;
-        let waits = spec.start_after.is_some_and(|after| self.now < after) || spec.suspend() || seen.facts.paused;
-        let may_have_run = phase.is_change();
         if waits && !may_have_run {
             return Ok(());
         }
