@@ -91,20 +91,25 @@ async fn a_run_whose_namespace_goes_is_detached() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unlock_that_comes_late_takes_nothing_out() {
+async fn a_lock_or_unlock_that_comes_late_changes_nothing() {
     let bed = Bed::new().await;
     let api = || Api::<ConfigMap>::namespaced(bed.api.client(Calls::default().into()), "fettle-system");
     let ledger = Ledger::new(api(), "uuid");
     let hosts: BTreeSet<String> = ["Web-1", "web-2"].map(String::from).into();
     let me = Holder { namespace: NAMESPACE.into(), name: "web".into(), run_key: "v1-a".into() };
     let at = |text: &str| text.parse().unwrap();
-    ledger.lock(&hosts, &me, at("2026-11-21T10:00:00Z")).await.unwrap();
+    let (_, before) = ledger.look(&hosts, &me).await.unwrap();
+    ledger.lock(&hosts, &me, &before, at("2026-11-21T10:00:00Z")).await.unwrap();
     let (_, seen) = ledger.look(&hosts, &me).await.unwrap();
     assert_eq!(seen.hosts(), hosts);
     ledger.unlock(&seen).await.unwrap();
     assert_eq!(bed.locked(), 0);
-    ledger.lock(&hosts, &me, at("2026-11-21T10:00:01Z")).await.unwrap();
-    // a process that slept since the first look
+    // a process that slept since the very first look
+    ledger.lock(&hosts, &me, &before, at("2026-11-21T10:00:01Z")).await.unwrap();
+    assert_eq!(bed.locked(), 0);
+    let (_, now) = ledger.look(&hosts, &me).await.unwrap();
+    ledger.lock(&hosts, &me, &now, at("2026-11-21T10:00:01Z")).await.unwrap();
+    // and one that slept since the run held its hosts
     ledger.unlock(&seen).await.unwrap();
     assert_eq!(bed.locked(), 2);
     assert_eq!(ledger.entries(&me).await.unwrap().1.hosts(), hosts);

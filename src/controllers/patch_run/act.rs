@@ -55,10 +55,17 @@ pub async fn act(
         Step::Lock => {
             let ScopeFact::Fixed(scope, hosts) = &seen.facts.scope else { return Ok(None) };
             let (ledger, me) = (observe::ledger(ctx, &scope.ledger), holder(run, &act.namespace, &seen.facts.run_key));
-            ledger.lock(hosts, &me, now).await.map_err(|source| Error::Act { step: "entering the hosts in the ledger", source })?;
+            ledger
+                .lock(hosts, &me, &seen.entries, now)
+                .await
+                .map_err(|source| Error::Act { step: "entering the hosts in the ledger", source })?;
         }
         Step::Unlock => {
-            let Some(scope) = &status.scope else { return Ok(None) };
+            let fixed = match &seen.facts.scope {
+                ScopeFact::Fixed(scope, _) => Some(scope),
+                ScopeFact::NotLooked | ScopeFact::Resolved(_) => status.scope.as_ref(),
+            };
+            let Some(scope) = fixed else { return Ok(None) };
             let ledger = observe::ledger(ctx, &scope.ledger);
             ledger.unlock(&seen.entries).await.map_err(|source| Error::Act { step: "taking the hosts out of the ledger", source })?;
         }

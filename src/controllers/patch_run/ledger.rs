@@ -41,14 +41,19 @@ struct Entry {
     since: Timestamp,
 }
 
-/// Entries of one run as they were seen, by key.
+/// Entries of one run as they were seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entries(BTreeMap<String, String>);
+pub struct Entries {
+    /// By key.
+    ours: BTreeMap<String, String>,
+    /// `resourceVersion` of the shards that were looked at; `None` of one that is not there.
+    versions: BTreeMap<u8, Option<String>>,
+}
 
 impl Entries {
     /// The hosts that are entered.
     pub fn hosts(&self) -> BTreeSet<String> {
-        self.0.values().filter_map(|text| serde_json::from_str::<Entry>(text).ok()).map(|entry| entry.host).collect()
+        self.ours.values().filter_map(|text| serde_json::from_str::<Entry>(text).ok()).map(|entry| entry.host).collect()
     }
 }
 
@@ -84,9 +89,10 @@ impl Ledger {
 
     /// Looks at every host of `hosts` with a quorum read, and at what of them is entered for `me`.
     pub async fn look(&self, hosts: &BTreeSet<String>, me: &Holder) -> kube::Result<(LockFact, Entries)> {
-        let (mut ours, mut free, mut busy) = (BTreeMap::new(), 0, None);
+        let (mut seen, mut free, mut busy) = (Entries::default(), 0, None);
         for (shard, hosts) in Self::sharded(hosts.iter().map(|host| (host.to_lowercase(), host))) {
-            let mut data = self.read(shard).await?;
+            let (version, mut data) = self.read(shard).await?;
+            seen.versions.insert(shard, version);
             for (key, host) in hosts {
                 let Some(text) = data.remove(&key) else {
                     free += 1;
@@ -94,7 +100,7 @@ impl Ledger {
                 };
                 match serde_json::from_str::<Entry>(&text) {
                     Ok(Entry { holder, .. }) if holder == *me => {
-                        ours.insert(key, text);
+                        seen.ours.insert(key, text);
                     }
                     Ok(Entry { holder, .. }) if holder.namespace == me.namespace => {
                         busy.get_or_insert(format!("host {host} is in PatchRun {} until that is over", holder.name));
@@ -105,25 +111,30 @@ impl Ledger {
                 }
             }
         }
-        Ok((LockFact::Seen { ours: ours.len(), free, busy }, Entries(ours)))
+        Ok((LockFact::Seen { ours: seen.ours.len(), free, busy }, seen))
     }
 
     /// Everything that is entered for `me`, whatever its hosts are: for a run whose scope is gone.
     pub async fn entries(&self, me: &Holder) -> kube::Result<(LockFact, Entries)> {
-        let mut ours = BTreeMap::new();
+        let mut seen = Entries::default();
         for shard in 0..SHARDS {
             let of_me = |text: &str| serde_json::from_str::<Entry>(text).is_ok_and(|entry| entry.holder == *me);
-            ours.extend(self.read(shard).await?.into_iter().filter(|(_, text)| of_me(text)));
+            let (version, data) = self.read(shard).await?;
+            seen.versions.insert(shard, version);
+            seen.ours.extend(data.into_iter().filter(|(_, text)| of_me(text)));
         }
-        Ok((LockFact::Seen { ours: ours.len(), free: 0, busy: None }, Entries(ours)))
+        Ok((LockFact::Seen { ours: seen.ours.len(), free: 0, busy: None }, seen))
     }
 
-    async fn read(&self, shard: u8) -> kube::Result<BTreeMap<String, String>> {
-        Ok(self.api.get_opt(&self.shard_name(shard)).await?.and_then(|map| map.data).unwrap_or_default())
+    /// What a shard holds, and its `resourceVersion`.
+    async fn read(&self, shard: u8) -> kube::Result<(Option<String>, BTreeMap<String, String>)> {
+        let map = self.api.get_opt(&self.shard_name(shard)).await?.unwrap_or_default();
+        Ok((map.metadata.resource_version, map.data.unwrap_or_default()))
     }
 
-    /// Enters `hosts` for `me`, shard by shard; stops quietly at the first conflict or foreign entry: the next look tells.
-    pub async fn lock(&self, hosts: &BTreeSet<String>, me: &Holder, now: Timestamp) -> kube::Result<()> {
+    /// Enters `hosts` for `me`, shard by shard; stops quietly at the first conflict or foreign entry: the next look tells. A shard that was
+    /// changed since it was `seen` is a conflict, so that a process that slept enters nothing for a run that is over.
+    pub async fn lock(&self, hosts: &BTreeSet<String>, me: &Holder, seen: &Entries, now: Timestamp) -> kube::Result<()> {
         let mut entries = vec![];
         for host in hosts {
             let entry = Entry { holder: me.clone(), host: host.clone(), since: now };
@@ -131,7 +142,7 @@ impl Ledger {
         }
         for (shard, entries) in Self::sharded(entries) {
             let entered = self
-                .change(shard, |data| {
+                .change(shard, seen.versions.get(&shard), |data| {
                     let of_me = |text: &String| serde_json::from_str::<Entry>(text).is_ok_and(|entry| entry.holder == *me);
                     let taken = entries.keys().any(|key| data.get(key).is_some_and(|text| !of_me(text)));
                     if !taken {
@@ -151,8 +162,8 @@ impl Ledger {
 
     /// Takes out exactly the entries that were seen: what was entered since then stays.
     pub async fn unlock(&self, entries: &Entries) -> kube::Result<()> {
-        for (shard, entries) in Self::sharded(entries.0.clone()) {
-            self.change(shard, |data| {
+        for (shard, entries) in Self::sharded(entries.ours.clone()) {
+            self.change(shard, None, |data| {
                 data.retain(|key, text| entries.get(key) != Some(text));
                 true
             })
@@ -161,12 +172,21 @@ impl Ledger {
         Ok(())
     }
 
-    /// Changes one shard by compare and swap. `false` when `change` declined or somebody else wrote in between.
-    async fn change(&self, shard: u8, change: impl FnOnce(&mut BTreeMap<String, String>) -> bool) -> kube::Result<bool> {
+    /// Changes one shard by compare and swap, from the version that was `seen` if there is one. `false` when `change` declined or somebody
+    /// else wrote in between.
+    async fn change(
+        &self,
+        shard: u8,
+        seen: Option<&Option<String>>,
+        change: impl FnOnce(&mut BTreeMap<String, String>) -> bool,
+    ) -> kube::Result<bool> {
         let name = self.shard_name(shard);
         let found = self.api.get_opt(&name).await?;
         let exists = found.is_some();
         let mut map = found.unwrap_or_default();
+        if seen.is_some_and(|version| *version != map.metadata.resource_version) {
+            return Ok(false);
+        }
         let before = map.data.clone();
         if !change(map.data.get_or_insert_default()) {
             return Ok(false);
