@@ -7,7 +7,7 @@ use fettle::{
     archive::Key,
     controllers::patch_run::ledger::{Holder, Ledger},
 };
-use fettle_standins::aap::{Action, Config, Fault, Script};
+use fettle_standins::aap::{Action, Config, Fault, Script, Status};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use serde_json::json;
@@ -184,6 +184,47 @@ async fn a_direct_launch_whose_answer_is_lost_is_found_by_its_key() {
     bed.kill();
     bed.drive("web", 60, |bed| bed.settled("web")).await;
     assert_eq!((bed.status("web").result, bed.launched()), (Some(RunResult::Ok), [("apply".into(), 1)].into()));
+}
+
+/// The cluster is restored from a backup of before the launch of `web`, and its spec is changed before it is looked at.
+fn forget_launch(bed: &mut Bed, spec: serde_json::Value) {
+    bed.kill();
+    for path in bed.api.paths("configmaps") {
+        bed.api.delete(&path);
+    }
+    bed.api.put(&run_path(NAMESPACE, "web"), json!({"spec": spec}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_reaches_a_job_that_the_cluster_forgot() {
+    let mut bed = holding("apply").await;
+    bed.apply("web", json!({"phases": ["apply"]}));
+    let mut spec = bed.api.get(&run_path(NAMESPACE, "web")).unwrap()["spec"].clone();
+    bed.drive("web", 60, |bed| is_running(bed, "apply")).await;
+    spec["cancel"] = json!(true);
+    forget_launch(&mut bed, spec);
+    bed.drive("web", 90, |bed| bed.settled("web")).await;
+    let status = bed.status("web");
+    assert_eq!((status.result, bed.reason("web").as_str()), (Some(RunResult::Error), "Cancelled"));
+    assert_eq!(bed.job("apply").status, Status::Canceled);
+    assert!(status.of(Phase::Apply).unwrap().executor.is_some(), "{status:#?}");
+    assert_eq!((bed.aap.jobs().len(), bed.locked()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_the_cluster_forgot_is_followed_by_a_suspended_run() {
+    let mut bed = holding("apply").await;
+    bed.apply("web", json!({"phases": ["apply"]}));
+    let mut spec = bed.api.get(&run_path(NAMESPACE, "web")).unwrap()["spec"].clone();
+    bed.drive("web", 60, |bed| is_running(bed, "apply")).await;
+    spec["suspend"] = json!(true);
+    forget_launch(&mut bed, spec);
+    // the mode of the next launches is not how this one was made
+    direct(&bed);
+    bed.drive("web", 60, |bed| bed.status("web").of(Phase::Apply).is_some_and(|p| p.executor.is_some())).await;
+    bed.aap.release(bed.job("apply").id);
+    bed.drive("web", 60, |bed| bed.settled("web")).await;
+    assert_eq!((bed.status("web").result, bed.aap.jobs().len(), bed.locked()), (Some(RunResult::Ok), 1, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -270,6 +270,13 @@ pub struct Aap {
     pub started: bool,
 }
 
+impl Aap {
+    /// Whether the phase was launched, or may have been, by whatever object.
+    pub fn exists(&self) -> bool {
+        self.started || !matches!((&self.schedule, &self.job), (Schedule::Absent, Job::NotFound))
+    }
+}
+
 /// A schedule of the fixed name, over all templates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schedule {
@@ -437,20 +444,43 @@ impl Draft<'_> {
         }
         // what exists is found again before anything else is asked: an earlier object, or an earlier life of this one, may have launched it
         if let Work::Aap(aap) = &self.seen.work
-            && (aap.started || !matches!((&aap.schedule, &aap.job), (Schedule::Absent, Job::NotFound)))
-            && self.status.scope.is_some()
+            && aap.exists()
         {
             let mode = if matches!(aap.schedule, Schedule::Absent) { Mode::Direct } else { Mode::Fenced };
-            return match &self.seen.locks {
-                _ if !has_finalizer(self.run) => self.going_on(Step::Finalizer(true)),
-                LockFact::Seen { free: 1.., busy: None, .. } => self.going_on(Step::Lock),
-                LockFact::NotLooked | LockFact::Seen { .. } => self.intend(phase, mode, Step::Nothing),
-            };
+            return self.take_up(phase, mode);
         }
         if self.status.cancel_requested_at.is_some() {
             return self.refuse(phase, Reason::Cancelled, "cancelled before the phase was launched");
         }
         self.start(phase)
+    }
+
+    /// `phase` was launched although nothing of it is on record: it is followed from here on, whatever was asked for since.
+    fn take_up(self, phase: Phase, mode: Mode) -> Decision {
+        if !has_finalizer(self.run) {
+            return self.going_on(Step::Finalizer(true));
+        }
+        match (&self.seen.scope, &self.seen.locks, self.seen.gate.clone()) {
+            (ScopeFact::Fixed(..), LockFact::Seen { free: 1.., busy: None, .. }, _) => self.going_on(Step::Lock),
+            (ScopeFact::Fixed(..), _, _) => self.intend(phase, mode, Step::Nothing),
+            (ScopeFact::Resolved(_), _, _) => self.fix_scope(),
+            (ScopeFact::NotLooked, _, Gate::Wait(reason, why) | Gate::Refuse(reason, why)) => self.wait(reason, &why, WAIT),
+            (ScopeFact::NotLooked, _, Gate::Open) => self.going_on(Step::Nothing),
+        }
+    }
+
+    /// Writes down what the hosts are; they never change within an attempt.
+    fn fix_scope(self) -> Decision {
+        let ScopeFact::Resolved(plan) = &self.seen.scope else { return self.going_on(Step::Nothing) };
+        if self.status.scope.as_ref().is_some_and(|fixed| fixed.digest != plan.status.digest) {
+            let why = format!(
+                "ConfigMap {} with the hosts of this run is gone, and its hosts are others now; apply a new PatchRun for them",
+                plan.status.config_map
+            );
+            return self.wait(Reason::InventoryUnavailable, &why, WAIT);
+        }
+        let plan = plan.clone();
+        self.going_on(Step::CreateScope(plan))
     }
 
     /// Nothing of `phase` was launched, and nobody asked for the end: do time, people and the world let it start?
@@ -486,17 +516,7 @@ impl Draft<'_> {
             return self.going_on(Step::Finalizer(true));
         }
         match &self.seen.scope {
-            ScopeFact::Resolved(plan) => {
-                if self.status.scope.as_ref().is_some_and(|fixed| fixed.digest != plan.status.digest) {
-                    let why = format!(
-                        "ConfigMap {} with the hosts of this run is gone, and its hosts are others now; apply a new PatchRun for them",
-                        plan.status.config_map
-                    );
-                    return self.wait(Reason::InventoryUnavailable, &why, WAIT);
-                }
-                let plan = plan.clone();
-                return self.going_on(Step::CreateScope(plan));
-            }
+            ScopeFact::Resolved(_) => return self.fix_scope(),
             ScopeFact::NotLooked => return self.going_on(Step::Nothing),
             ScopeFact::Fixed(..) => {}
         }
@@ -540,7 +560,8 @@ impl Draft<'_> {
     fn intend(mut self, phase: Phase, mode: Mode, step: Step) -> Decision {
         let mut baseline = None;
         if let Work::Aap(aap) = &self.seen.work {
-            baseline = aap.baseline;
+            // what a schedule launched is found by the schedule
+            baseline = aap.baseline.filter(|_| mode == Mode::Direct);
             let pins = aap.pins.clone();
             match &mut self.status.pinned {
                 None => self.status.pinned = Some(pins),

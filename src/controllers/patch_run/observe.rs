@@ -126,6 +126,7 @@ impl Look<'_> {
         };
         seen.facts.guard = connection.spec.guard();
         self.scope(seen, status).await?;
+        let free = seen.facts.gate == Gate::Open;
         // what to run comes first; who may run it now comes after
         if phase.is_change() {
             self.aap_before(seen, status, phase, &key, &connection).await?;
@@ -133,10 +134,12 @@ impl Look<'_> {
             self.tekton_before(seen, &connection).await?;
         }
         seen.connection = Some(connection);
-        if waits {
+        // what was launched is followed although nothing may be launched now
+        let exists = matches!(&seen.facts.work, Work::Aap(aap) if aap.exists());
+        if waits && !exists {
             return Ok(());
         }
-        if matches!(seen.facts.scope, ScopeFact::NotLooked) && seen.facts.gate == Gate::Open {
+        if matches!(seen.facts.scope, ScopeFact::NotLooked) && (seen.facts.gate == Gate::Open || (exists && free)) {
             self.resolve(seen).await?;
         }
         if matches!(seen.facts.scope, ScopeFact::Fixed(..)) {
