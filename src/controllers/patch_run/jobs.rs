@@ -190,6 +190,45 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_does_something_else_is_told() {
+        let hosts: BTreeSet<String> = ["b", "a"].map(String::from).into();
+        let asked = asked(&run(), Phase::Apply, "v1-k-apply", &hosts, &pins());
+        let job = Job {
+            id: 1,
+            kind: JobKind::Job,
+            name: "apply".into(),
+            status: JobStatus::Running,
+            failed: false,
+            created: None,
+            started: None,
+            finished: None,
+            launch_type: "scheduled".into(),
+            schedule: Some(1),
+            schedule_name: None,
+            job_template: Some(7),
+            inventory: Some(2),
+            limit: "a,b".into(),
+            extra_vars: asked.variables.clone(),
+            explanation: String::new(),
+            artifacts: Map::new(),
+            event_processing_finished: None,
+            host_status_counts: None,
+        };
+        assert_eq!(job_differs(&job, &asked), None);
+        let differs = |change: &dyn Fn(&mut Job)| {
+            let mut other = job.clone();
+            change(&mut other);
+            job_differs(&other, &asked).unwrap_or_default()
+        };
+        assert!(differs(&|job| job.limit.clear()).contains("the whole inventory"));
+        assert!(differs(&|job| job.limit = "a,b,c".into()).contains("limit a,b,c"));
+        assert!(differs(&|job| job.inventory = Some(3)).contains("inventory"));
+        assert!(differs(&|job| job.job_template = Some(8)).contains("template"));
+        assert!(differs(&|job| job.kind = JobKind::WorkflowJob).contains("sliced"));
+        assert!(differs(&|job| drop(job.extra_vars.remove("fettle_hosts"))).contains("fettle_hosts"));
+    }
+
+    #[test]
     fn a_launch_names_every_host_and_a_last_moment() {
         let hosts: BTreeSet<String> = ["b", "a"].map(String::from).into();
         let apply = asked(&run(), Phase::Apply, "v1-k-apply", &hosts, &pins());
