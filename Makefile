@@ -2,7 +2,7 @@
 BED := tests/e2e/bed/bed
 GENERATED := manifests reference bundle
 
-.PHONY: help demo demo-down test bench gen check lint format cluster cluster-down shell
+.PHONY: help demo demo-down test simulate soak bench gen check lint format cluster cluster-down shell
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,13 @@ test: ## everything that proves it, level by level (root; make test LEVELS="worl
 
 bench: ## measure it and print tables (root; make bench PARTS="code size" runs some, "operator" needs a cluster)
 	@benches/run $(PARTS)
+
+simulate: ## random schedules of the model, told (make simulate SEED=7 COUNT=1 tells one)
+	@SEED=$(or $(SEED),0) COUNT=$(or $(COUNT),20000) cargo test --workspace --locked --quiet --test model random_schedules -- --nocapture
+
+soak: ## a million of them, from another seed on each day (make soak SEED=7 COUNT=1000000)
+	@SEED=$(or $(SEED),$(shell date +%Y%m%d)000000) COUNT=$(or $(COUNT),1000000) \
+		cargo test --release --workspace --locked --quiet --test model random_schedules -- --nocapture
 
 check: format lint ## what needs no cluster and no root: format, lint, the tests of the code
 	@tests/run world

@@ -5,8 +5,10 @@
 
 #![allow(
     clippy::panic,
+    clippy::expect_used,
     clippy::struct_excessive_bools,
     clippy::trivially_copy_pass_by_ref,
+    clippy::cast_precision_loss,
     clippy::type_complexity,
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -15,10 +17,12 @@
 )]
 
 mod search;
+mod simulate;
 mod world;
 
 use fettle::api::patch_run::Phase;
 use search::Search;
+use simulate::{Planted, Simulator, simulate};
 use world::{Budget, Plan};
 
 const APPLY: &[Phase] = &[Phase::Apply];
@@ -39,7 +43,7 @@ fn explore(plan: Plan) {
 }
 
 fn fenced(name: &'static str, budget: Budget) -> Plan {
-    Plan { name, phases: APPLY, start_by: 250, horizon: 2, direct: false, budget }
+    Plan { name, phases: APPLY, start_by: 250, horizon: 2, direct: false, budget, planted: Planted::default() }
 }
 
 #[test]
@@ -114,4 +118,115 @@ fn phase_after_phase() {
         horizon: 1,
         ..fenced("three phases", Budget { crash: 1, bad: 1, cancel: 1, ..Budget::default() })
     });
+}
+
+#[test]
+fn restored_from_a_backup() {
+    explore(fenced("fenced, restore", Budget { restore: 1, ..Budget::default() }));
+}
+
+#[test]
+fn restored_from_a_backup_and_cancelled() {
+    explore(fenced("fenced, restore, cancel", Budget { restore: 1, cancel: 1, ..Budget::default() }));
+}
+
+#[test]
+fn restored_from_a_backup_after_start_by() {
+    explore(Plan { start_by: 1, ..fenced("fenced, restore, startBy", Budget { restore: 1, ..Budget::default() }) });
+}
+
+#[test]
+fn direct_launch_and_a_backup() {
+    explore(Plan { direct: true, ..fenced("direct, restore", Budget { restore: 1, crash: 1, ..Budget::default() }) });
+}
+
+#[test]
+fn direct_launch_under_way_and_a_backup() {
+    explore(Plan { direct: true, horizon: 1, ..fenced("direct, restore, late", Budget { restore: 1, late: 1, ..Budget::default() }) });
+}
+
+#[test]
+fn direct_launch_and_outages() {
+    explore(Plan { direct: true, ..fenced("direct, outages", Budget { outage: 1, suspend: 1, ..Budget::default() }) });
+}
+
+#[test]
+fn launch_mode_changed() {
+    explore(fenced("fenced, mode changed", Budget { switch: 2, restore: 1, ..Budget::default() }));
+}
+
+#[test]
+fn namespace_deleted() {
+    explore(fenced("fenced, namespace", Budget { namespace: 1, crash: 1, recreate: 1, ..Budget::default() }));
+}
+
+#[test]
+fn namespace_deleted_during_checks() {
+    explore(Plan {
+        phases: &[Phase::Precheck, Phase::Apply],
+        ..fenced("check, namespace", Budget { namespace: 1, outage: 1, ..Budget::default() })
+    });
+}
+
+#[test]
+fn scope_lost() {
+    let phases = &[Phase::Stage, Phase::Apply];
+    explore(Plan {
+        phases,
+        horizon: 1,
+        ..fenced("fenced, scope lost", Budget { lose: 1, crash: 1, delete: 1, cancel: 1, ..Budget::default() })
+    });
+}
+
+#[test]
+fn scope_lost_before_the_object_is_created_again() {
+    explore(fenced("fenced, force, scope lost", Budget { delete: 2, force: 1, recreate: 1, lose: 1, ..Budget::default() }));
+}
+
+#[test]
+fn ledger_and_a_paused_second_process() {
+    explore(Plan { horizon: 1, ..fenced("fenced, late unlock", Budget { pause: 1, attempt: 1, rival: 1, ..Budget::default() }) });
+}
+
+#[test]
+fn launches_paused_for_the_whole_operator() {
+    explore(fenced("fenced, paused", Budget { halt: 1, miss: 1, crash: 1, delete: 1, ..Budget::default() }));
+}
+
+/// `SEED` and `COUNT` of the environment choose other schedules.
+#[test]
+fn random_schedules() {
+    let number =
+        |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is no number")));
+    let (first, count) = (number("SEED").unwrap_or(0), number("COUNT").unwrap_or(20_000));
+    let started = std::time::Instant::now();
+    let walked = match simulate(first, count) {
+        Ok(walked) => walked,
+        Err(story) => panic!("{story}"),
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!(
+        "{} schedules from seed {first} on, {} moves, {} states; {} chained edits of {} kinds of transitions, {} of them rolled back; {seconds:.1} s, {:.0} schedules/s",
+        walked.schedules,
+        walked.moves,
+        walked.states.len(),
+        walked.edits,
+        walked.transitions.len(),
+        walked.rolled_back.len(),
+        count as f64 / seconds
+    );
+    if count >= 20_000 {
+        assert!(walked.transitions.len() >= 1000 && walked.rolled_back.len() >= 500, "the schedules reach too little");
+    }
+}
+
+#[test]
+fn a_planted_bug_is_found_and_told_shortly() {
+    let mut simulator = Simulator::new(Planted { repeats_launch: true });
+    let (seed, story) = (0..2000).find_map(|seed| Some((seed, simulator.run(seed).err()?))).expect("it is found");
+    eprintln!("{story}");
+    assert!(story.starts_with("2 jobs of") && story.contains("answer lost"), "{story}");
+    assert!(story.lines().count() <= 12, "{story}");
+    let again = Simulator::new(Planted { repeats_launch: true }).run(seed).unwrap_err();
+    assert_eq!(again, story, "a seed stands for one schedule");
 }

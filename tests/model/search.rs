@@ -3,13 +3,16 @@
 use std::{collections::HashSet, rc::Rc};
 
 use fettle::{
-    api::patch_run::{Phase, RunResult, State},
+    api::{
+        patch_run::{PatchRunStatus, Phase, RunResult, State},
+        reason::Reason,
+    },
     controllers::patch_run::decide::{self, LaunchOutcome, Step},
 };
 
 use crate::world::{
-    Choice, Entry, Facts, How, Numbers, Object, Paused, Plan, Request, Sched, Task, World, arrive, at, can_launch, carry_out, is_settled,
-    look, new_job, observed, of_slot, patch_run, results, slot,
+    Choice, Entry, Facts, How, Numbers, Object, Paused, Plan, Request, Sched, Task, World, arrive, at, can_launch, carry_out, has_check,
+    is_settled, look, new_job, observed, of_slot, patch_run, results, slot,
 };
 
 #[expect(clippy::disallowed_types, reason = "looked up only, never iterated")]
@@ -24,11 +27,11 @@ pub struct Explored {
 }
 
 /// A way to go on, and where it leads; or what went wrong on it.
-type Moves = Vec<(String, Result<World, String>)>;
+pub type Moves = Vec<(String, Result<World, String>)>;
 
 pub struct Search {
-    plan: Plan,
-    numbers: Numbers,
+    pub plan: Plan,
+    pub numbers: Numbers,
     decisions: Index<(Object, Facts, u8), Result<Choice, String>>,
 }
 
@@ -75,7 +78,7 @@ impl Search {
     fn story(&self, states: &[Rc<World>], parents: &[(usize, String)], mut at: usize, last: &str, why: &str) -> String {
         let mut lines = vec![format!("{why}"), format!("  {last}"), format!("  in {:?}", states[at])];
         if let Some(object) = states[at].object {
-            lines.push(format!("  with {:?}", self.numbers.statuses[object.status as usize]));
+            lines.push(format!("  with {:?}", self.numbers.statuses[&object.status]));
         }
         while at != 0 {
             lines.push(format!("  {}", parents[at].1));
@@ -96,10 +99,11 @@ impl Search {
                 break;
             }
             way.push(world.clone());
-            if is_settled(&world, &self.numbers, true) && world.paused.is_none() && world.flight.is_none() {
+            if self.is_over(&world) {
+                self.check_settled(&world).map_err(|why| (trail.clone(), why))?;
                 break;
             }
-            let (label, next) = self.fair(&world).map_err(|why| (trail.clone(), why))?;
+            let (label, next) = self.fair(&world, true).map_err(|why| (trail.clone(), why))?;
             trail.push(label);
             world = Rc::new(next);
             if trail.len() == 199 {
@@ -110,14 +114,51 @@ impl Search {
         Ok(())
     }
 
-    /// The one fair way to go on.
-    fn fair(&mut self, world: &World) -> Result<(String, World), String> {
-        let mut next = world.clone();
-        (next.credentials, next.controller, next.archive) = (true, true, true);
-        for entry in &mut next.ledger {
-            if *entry == Entry::Rival {
-                *entry = Entry::Free;
+    /// Whether nothing is left that could go on.
+    pub fn is_over(&self, world: &World) -> bool {
+        is_settled(world, &self.numbers, true) && world.paused.is_none() && world.flight.is_none()
+    }
+
+    /// What must hold of a run that is over: every job of it was awaited, and is on record.
+    pub fn check_settled(&self, world: &World) -> Result<(), String> {
+        let Some(object) = world.object else { return Ok(()) };
+        if self.plan.may_be_direct() || self.plan.budget.force > 0 || self.plan.budget.namespace > 0 {
+            return Ok(());
+        }
+        for (at, work) in world.work.iter().enumerate() {
+            let (attempt, phase) = of_slot(&self.plan, at);
+            let Some(id) = work.jobs.iter().position(Option::is_some) else { continue };
+            if i32::from(attempt) > self.numbers.statuses[&object.status].attempt.unwrap_or(0) {
+                // the cluster forgot that somebody asked for it
+                continue;
             }
+            if world.executing(at).next().is_some() {
+                return Err(format!("the run is over while a job of {phase} runs"));
+            }
+            let on_record = match self.numbers.records.get(&work.record) {
+                Some(record) => record.executor.clone(),
+                // its end was given up on while the archive was away
+                None if self.plan.budget.outage > 0 => continue,
+                None => None,
+            };
+            if on_record.is_none_or(|executor| executor.id != (id + 1).to_string()) {
+                return Err(format!("a job of {phase} is not on record"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The one fair way to go on. `alone`: the other run of the ledger is nobody that goes on by itself.
+    pub fn fair(&mut self, world: &World, alone: bool) -> Result<(String, World), String> {
+        let mut next = world.clone();
+        (next.credentials, next.controller, next.archive, next.halted) = (true, true, true, false);
+        for i in 0..2 {
+            if next.ledger[i] == Entry::Rival && alone {
+                next.enter(i, Entry::Free);
+            }
+        }
+        if next.going {
+            next.sweep();
         }
         if let Some(object) = &mut next.object
             && object.suspend
@@ -137,7 +178,7 @@ impl Search {
             return result.map(|world| (label, world));
         }
         if let Some(object) = world.object {
-            match self.reconcile(world, &object, false).into_iter().next() {
+            match self.reconciled(world, &object) {
                 Some((_, Ok(next))) if next == *world => {}
                 Some((label, Ok(next))) => return Ok((label, next)),
                 Some((label, Err(why))) => return Err(format!("{label}: {why}")),
@@ -147,7 +188,7 @@ impl Search {
         if let Some((label, result)) = self.progress(world).into_iter().next() {
             return result.map(|next| (label, next));
         }
-        if let (true, true, Some(object)) = (self.plan.direct, world.tick > 10, &mut next.object)
+        if let (true, true, Some(object)) = (self.plan.may_be_direct(), world.tick > 10, &mut next.object)
             && !object.cancel
         {
             // a direct launch whose answer was lost waits for a person
@@ -158,7 +199,21 @@ impl Search {
         Ok(("time goes by".into(), next))
     }
 
-    fn moves(&mut self, world: &World) -> Moves {
+    pub fn moves(&mut self, world: &World) -> Moves {
+        let mut moves = self.processes(world);
+        moves.extend(self.progress(world));
+        moves.extend(self.mishaps(world));
+        moves.extend(self.people(world));
+        if world.tick < self.plan.horizon {
+            let mut next = world.clone();
+            next.tick += 1;
+            moves.push(("time goes by".into(), Ok(next)));
+        }
+        moves
+    }
+
+    /// What the manager does, also one that was paused, and what its requests come to; an undisturbed reconcile first.
+    pub fn processes(&mut self, world: &World) -> Moves {
         let mut moves = vec![];
         if let Some(object) = world.object {
             moves.extend(self.reconcile(world, &object, true));
@@ -182,21 +237,23 @@ impl Search {
                 moves.push((format!("{request:?} arrives{}", if late { " too late" } else { "" }), result));
             }
         }
-        moves.extend(self.progress(world));
-        moves.extend(mishaps(world, self.launching(world)));
-        moves.extend(people(world, self.launching(world)));
-        if world.tick < self.plan.horizon {
-            let mut next = world.clone();
-            next.tick += 1;
-            moves.push(("time goes by".into(), Ok(next)));
-        }
         moves
+    }
+
+    /// What goes wrong in the world.
+    pub fn mishaps(&self, world: &World) -> Moves {
+        mishaps(&self.plan, world, self.launching(world))
+    }
+
+    /// What people do.
+    pub fn people(&self, world: &World) -> Moves {
+        people(world, self.launching(world))
     }
 
     /// The slot whose launch is on record without its job being known.
     fn launching(&self, world: &World) -> Launching {
         let Some(object) = world.object else { return Launching::No };
-        match self.numbers.statuses[object.status as usize].phases.iter().find(|p| p.result.is_none()) {
+        match self.numbers.statuses[&object.status].phases.iter().find(|p| p.result.is_none()) {
             None => Launching::No,
             Some(entry) if entry.executor.is_none() => Launching::Blind,
             Some(_) => Launching::Known,
@@ -206,14 +263,18 @@ impl Search {
     /// A reconcile of `read`; the undisturbed one first.
     fn reconcile(&mut self, world: &World, read: &Object, disturbed: bool) -> Moves {
         let facts = look(&self.plan, world, read, &self.numbers);
-        let choice = match self.decide(read, facts, world.tick) {
+        let mut choice = match self.decide(read, facts, world.tick) {
             Ok(choice) => choice,
             Err(why) => return vec![("decide".into(), Err(why))],
         };
+        if self.numbers.steps[&choice.step] == Step::Unlock {
+            choice.entries = world.entries(facts.attempt);
+        }
+        choice.is_lock = self.numbers.steps[&choice.step] == Step::Lock;
         if world.object == Some(*read)
             && let Err(why) = self.repeats(world, read, choice)
         {
-            return vec![(format!("reconcile: {:?}", self.numbers.steps[choice.step as usize]), Err(why))];
+            return vec![(format!("reconcile: {:?}", self.numbers.steps[&choice.step]), Err(why))];
         }
         let mut moves = self.commit(world, read, choice, disturbed);
         if disturbed && world.paused.is_none() && world.budget.pause > 0 {
@@ -223,6 +284,11 @@ impl Search {
             moves.push(("a process decides and is paused".into(), Ok(next)));
         }
         moves
+    }
+
+    /// What a process does undisturbed.
+    pub fn reconciled(&mut self, world: &World, read: &Object) -> Option<(String, Result<World, String>)> {
+        self.reconcile(world, read, false).into_iter().next()
     }
 
     fn resume(&mut self, world: &World, paused: Paused) -> Moves {
@@ -258,6 +324,7 @@ impl Search {
             matches!(decision.step, Step::CreateSchedule { enabled: true, .. } | Step::Launch { .. } | Step::CreatePipelineRun { .. });
         let changes = launches && !matches!(decision.step, Step::CreatePipelineRun { .. });
         let checks = [
+            (launches && facts.halted, "a launch while the operator is paused"),
             (decision.requeue.is_none() && !(over || object.deleting) || decision.requeue.is_none() && object.finalizer, "no next look"),
             (launches && over, "a launch by a run that is over"),
             (launches && object.suspend, "a launch while suspended"),
@@ -278,6 +345,9 @@ impl Search {
             status: self.numbers.status(decision.status),
             step: self.numbers.step(decision.step),
             requeue: decision.requeue.is_some(),
+            entries: [None; 2],
+            is_lock: false,
+            stale: [false; 2],
         };
         let result = wrong.map_or(Ok(choice), Err);
         self.decisions.insert((*object, facts, tick), result.clone());
@@ -286,29 +356,37 @@ impl Search {
 
     /// Once its status is on record and nothing else happened, the same step is decided again: a crash costs nothing.
     fn repeats(&mut self, world: &World, read: &Object, choice: Choice) -> Result<(), String> {
-        let step = self.numbers.steps[choice.step as usize].clone();
+        let step = self.numbers.steps[&choice.step].clone();
         // a direct launch is not repeated, and the end of an attempt is where the next one begins
-        if matches!(step, Step::Launch { .. }) || self.numbers.statuses[choice.status as usize].state == State::Completed {
+        if matches!(step, Step::Launch { .. }) || self.numbers.statuses[&choice.status].state == State::Completed {
             return Ok(());
         }
         let again = Object { status: choice.status, ..*read };
-        let (old, new) = (&self.numbers.statuses[read.status as usize], &self.numbers.statuses[choice.status as usize]);
+        let (old, new) = (&self.numbers.statuses[&read.status], &self.numbers.statuses[&choice.status]);
         // where a phase ends, is left, or is found launched already, the next look is about something else
-        let tries = |status: &fettle::api::patch_run::PatchRunStatus| {
-            status.phases.iter().filter_map(|p| Some(p.launch.as_ref()?.try_)).sum::<i32>()
-        };
+        let tries = |status: &PatchRunStatus| status.phases.iter().filter_map(|p| Some(p.launch.as_ref()?.try_)).sum::<i32>();
+        // what is stopped from now on is looked at more closely
+        let stopping =
+            |status: &PatchRunStatus| status.phases.iter().filter(|p| p.launch.as_ref().is_some_and(|l| l.stopping.is_some())).count();
+        if stopping(new) != stopping(old) {
+            return Ok(());
+        }
         // an earlier life may have made the next try already
-        let another_try = self.plan.budget.force > 0 && tries(new) != tries(old);
+        let another_try = self.plan.budget.force + self.plan.budget.restore > 0 && tries(new) != tries(old);
         let adopted = new.phases.len() > old.phases.len() && step == Step::Nothing;
         if results(new).count() != results(old).count() || new.phases.len() < old.phases.len() || adopted || another_try {
             return Ok(());
         }
         let facts = look(&self.plan, world, &again, &self.numbers);
+        // a check of an earlier life is adopted
+        if matches!(step, Step::CreatePipelineRun { .. }) && has_check(&facts) {
+            return Ok(());
+        }
         let second = self.decide(&again, facts, world.tick)?;
         if second.step == choice.step {
             Ok(())
         } else {
-            Err(format!("decided again on the same facts: {:?}", self.numbers.steps[second.step as usize]))
+            Err(format!("decided again on the same facts: {:?}", self.numbers.steps[&second.step]))
         }
     }
 
@@ -323,7 +401,7 @@ impl Search {
                 return vec![("commit".into(), Err(why))];
             }
         }
-        let step = &self.numbers.steps[choice.step as usize];
+        let step = &self.numbers.steps[&choice.step];
         if !written && matches!(step, Step::Launch { .. }) {
             return vec![("a launch that is not announced just now is not made".into(), Ok(next))];
         }
@@ -345,26 +423,40 @@ impl Search {
     }
 
     fn brief(&self, choice: Choice) -> String {
-        format!("{:?}", self.numbers.steps[choice.step as usize]).chars().take(60).collect()
+        format!("{:?}", self.numbers.steps[&choice.step]).chars().take(60).collect()
     }
 
     /// Carries the step out; the undisturbed way first.
     fn act(&mut self, world: &World, read: &Object, choice: Choice, disturbed: bool) -> Moves {
-        let step = self.numbers.steps[choice.step as usize].clone();
-        let attempt = u8::try_from(self.numbers.statuses[choice.status as usize].attempt.unwrap()).unwrap();
+        let attempt = u8::try_from(self.numbers.statuses[&choice.status].attempt.unwrap()).unwrap();
         let mut done = world.clone();
         let had_object = done.object;
-        let request = carry_out(&self.plan, &mut done, read, &step, attempt, &mut self.numbers);
+        let request = carry_out(&self.plan, &mut done, read, choice, attempt, &mut self.numbers);
         let label = format!("reconcile: {}", self.brief(choice));
         let Some(request) = request else {
             let lost = had_object.is_some() && done.object.is_none();
-            return vec![(label, if lost { check_gone(&self.plan, &done).map(|()| done) } else { Ok(done) })];
+            let detached = lost && is_detached(&self.numbers.statuses[&choice.status]);
+            return vec![(label, if lost && !detached { check_gone(&self.plan, &done).map(|()| done) } else { Ok(done) })];
         };
         let mut moves = vec![];
         let reaches = match request {
-            Request::Check { .. } => true,
+            Request::Check { .. } => !world.going,
             Request::Schedule { .. } | Request::Launch { .. } => world.controller && world.credentials,
         };
+        if let Request::Launch { at } = request {
+            // `Act::launch`: a quorum read, the mark, and only then the request
+            let announced = done.object.is_some_and(|there| there.life == read.life && there.status == choice.status);
+            let refused = match done.object {
+                _ if !announced || (world.archive && done.work[at].started) => return vec![(format!("{label}, not sent"), Ok(done))],
+                Some(there) if there.deleting || there.suspend || there.cancel => true,
+                Some(_) | None => !world.archive || !reaches,
+            };
+            if refused {
+                let outcome = LaunchOutcome::Refused("provably not launched".into());
+                return vec![(format!("{label}, refused"), self.hear(&mut done, read, choice, &outcome).map(|()| done))];
+            }
+            done.work[at].started = true;
+        }
         if !reaches {
             return vec![(format!("{label}, not reached"), Ok(done))];
         }
@@ -374,7 +466,9 @@ impl Search {
                 if disturbed && world.budget.crash > 0 {
                     let mut unheard = arrived.clone();
                     unheard.budget.crash -= 1;
-                    moves.push((format!("{label}, answer lost"), Ok(unheard)));
+                    let again = self.plan.planted.repeats_launch;
+                    let result = if again { check_arrival(&self.plan, &mut unheard, request, false).map(|_| unheard) } else { Ok(unheard) };
+                    moves.push((format!("{label}, answer lost"), result));
                 }
                 if disturbed && world.paused.is_none() && world.budget.pause > 0 {
                     let mut slow = arrived.clone();
@@ -405,21 +499,21 @@ impl Search {
     fn hear(&mut self, world: &mut World, read: &Object, choice: Choice, outcome: &LaunchOutcome) -> Result<(), String> {
         let Some(current) = world.object else { return Ok(()) };
         let run = patch_run(&self.plan, read, &self.numbers);
-        let Step::Launch { phase } = self.numbers.steps[choice.step as usize].clone() else { return Ok(()) };
+        let Step::Launch { phase } = self.numbers.steps[&choice.step].clone() else { return Ok(()) };
         // only onto the very status that announced the launch
         if current.life != read.life || current.status != choice.status {
             return Ok(());
         }
-        let status = self.numbers.statuses[choice.status as usize].clone();
+        let status = self.numbers.statuses[&choice.status].clone();
         let Some(known) = decide::after_launch(&run, phase, status, outcome) else { return Ok(()) };
         let known = self.numbers.status(known);
         self.put(world, known)
     }
 
     /// Writes a status, and checks what must hold of the transition in this world.
-    fn put(&self, world: &mut World, status: u32) -> Result<(), String> {
+    fn put(&self, world: &mut World, status: u64) -> Result<(), String> {
         let Some(object) = &mut world.object else { return Ok(()) };
-        let (old, new) = (&self.numbers.statuses[object.status as usize], &self.numbers.statuses[status as usize]);
+        let (old, new) = (&self.numbers.statuses[&object.status], &self.numbers.statuses[&status]);
         object.status = status;
         if old.attempt == new.attempt && old.state == State::Completed && (new.state != State::Completed || new.result != old.result) {
             return Err("a run that was over goes on".into());
@@ -430,21 +524,23 @@ impl Search {
                 continue;
             }
             let at = slot(&self.plan, attempt, phase);
-            self.check_end(world, at, phase, result).map_err(|why| format!("{phase} ended {result:?}, but {why}"))?;
+            let reason = new.of(phase).and_then(|p| p.reason.as_deref());
+            self.check_end(world, at, phase, result, reason == Some(Reason::Detached.as_str()))
+                .map_err(|why| format!("{phase} ended {result:?}, but {why}"))?;
         }
         Ok(())
     }
 
-    fn check_end(&self, world: &World, at: usize, phase: Phase, result: RunResult) -> Result<(), String> {
+    fn check_end(&self, world: &World, at: usize, phase: Phase, result: RunResult, detached: bool) -> Result<(), String> {
         let work = &world.work[at];
         if work.record == 0 && world.archive {
             return Err("no record was written".into());
         }
-        let good = |tasks: &[Option<Task>]| tasks.iter().flatten().filter(|t| t.how == How::Good).count();
-        if result == RunResult::Ok && good(if phase.is_change() { &work.jobs } else { &work.checks }) == 0 {
+        let good = if phase.is_change() { work.jobs.iter().flatten().any(|job| job.how == How::Good) } else { work.checked };
+        if result == RunResult::Ok && !good {
             return Err("nothing ended well".into());
         }
-        if phase.is_change() && !self.plan.direct {
+        if phase.is_change() && !self.plan.may_be_direct() && !detached {
             if world.executing(at).next().is_some() {
                 return Err("a job of it may still touch a host".into());
             }
@@ -462,30 +558,32 @@ impl Search {
     }
 
     /// What the executors do by themselves.
-    fn progress(&self, world: &World) -> Moves {
+    pub fn progress(&self, world: &World) -> Moves {
         let mut moves = vec![];
         for (at, work) in world.work.iter().enumerate() {
+            let what = what(&self.plan, at);
             for (i, schedule) in work.schedules.iter().enumerate() {
                 if schedule.is_some_and(|s| s.enabled && s.due) {
                     let mut next = world.clone();
                     next.work[at].schedules[i] = Some(Sched { enabled: true, due: false });
                     let try_ = u8::try_from(i + 1).unwrap();
                     let result = launched(&self.plan, &mut next, at, try_).map(|_| next);
-                    moves.push((format!("the schedule of try {try_} fires"), result));
+                    moves.push((format!("{what}: the schedule of try {try_} fires"), result));
                 }
             }
             for (i, job) in work.jobs.iter().enumerate() {
                 for (label, task) in job.iter().flat_map(|job| onwards(job, world.tick)) {
                     let mut next = world.clone();
                     next.work[at].jobs[i] = Some(task);
-                    moves.push((format!("job {} {label}", i + 1), Ok(next)));
+                    moves.push((format!("{what}: job {} {label}", i + 1), Ok(next)));
                 }
             }
             for (i, check) in work.checks.iter().enumerate() {
                 for (label, task) in check.iter().flat_map(|check| onwards(check, world.tick)) {
                     let mut next = world.clone();
                     next.work[at].checks[i] = Some(task);
-                    moves.push((format!("check {} {label}", i + 1), Ok(next)));
+                    next.work[at].checked |= task.how == How::Good;
+                    moves.push((format!("{what}: check {} {label}", i + 1), Ok(next)));
                 }
             }
         }
@@ -517,7 +615,17 @@ enum Launching {
     Known,
 }
 
-fn mishaps(world: &World, launching: Launching) -> Moves {
+/// Phase and attempt of a slot, for people.
+fn what(plan: &Plan, at: usize) -> String {
+    let (attempt, phase) = of_slot(plan, at);
+    if attempt == 1 { phase.to_string() } else { format!("{phase}, attempt {attempt}") }
+}
+
+fn is_detached(status: &PatchRunStatus) -> bool {
+    status.phases.iter().any(|phase| phase.reason.as_deref() == Some(Reason::Detached.as_str()))
+}
+
+fn mishaps(plan: &Plan, world: &World, launching: Launching) -> Moves {
     let mut moves = vec![];
     let mut push = |label: &str, change: &dyn Fn(&mut World)| {
         let mut next = world.clone();
@@ -525,9 +633,10 @@ fn mishaps(world: &World, launching: Launching) -> Moves {
         moves.push((label.to_owned(), Ok(next)));
     };
     for at in 0..world.work.len() {
+        let what = what(plan, at);
         for i in 0..3 {
             if world.budget.miss > 0 && world.work[at].schedules[i].is_some_and(|s| s.enabled && s.due) {
-                push("the schedule's time is missed", &|w| {
+                push(&format!("{what}: the time of schedule {} is missed", i + 1), &|w| {
                     w.budget.miss -= 1;
                     w.work[at].schedules[i] = Some(Sched { enabled: true, due: false });
                 });
@@ -537,7 +646,7 @@ fn mishaps(world: &World, launching: Launching) -> Moves {
             }
             if world.work[at].jobs[i].is_some_and(|job| job.how == How::Running && !job.gone) {
                 for how in [How::Bad, How::Cancelled] {
-                    push(&format!("the job ends {how:?}"), &|w| {
+                    push(&format!("{what}: job {} ends {how:?}", i + 1), &|w| {
                         w.budget.bad -= 1;
                         let tick = w.tick;
                         let job = w.work[at].jobs[i].as_mut().unwrap();
@@ -545,15 +654,18 @@ fn mishaps(world: &World, launching: Launching) -> Moves {
                     });
                 }
             }
-            // controllers keep jobs for months: none is purged before it was ever seen
-            if launching != Launching::Blind && world.work[at].jobs[i].is_some_and(|job| job.is_over() && !job.gone) {
-                push("the job is purged", &|w| {
+            // controllers keep jobs for months: none is purged before it was ever seen, or is forgotten
+            if launching != Launching::Blind
+                && plan.budget.restore + plan.budget.force + plan.budget.recreate == 0
+                && world.work[at].jobs[i].is_some_and(|job| job.is_over() && !job.gone)
+            {
+                push(&format!("{what}: job {} is purged", i + 1), &|w| {
                     w.budget.bad -= 1;
                     w.work[at].jobs[i].as_mut().unwrap().gone = true;
                 });
             }
             if world.work[at].checks[i].is_some_and(|check| check.how == How::Running && !check.gone) {
-                push("the platform fails the check", &|w| {
+                push(&format!("{what}: the platform fails check {}", i + 1), &|w| {
                     w.budget.bad -= 1;
                     let tick = w.tick;
                     let check = w.work[at].checks[i].as_mut().unwrap();
@@ -561,7 +673,7 @@ fn mishaps(world: &World, launching: Launching) -> Moves {
                 });
             }
             if world.work[at].checks[i].is_some_and(|check| !check.gone) {
-                push("the PipelineRun is deleted", &|w| {
+                push(&format!("{what}: the PipelineRun of check {} is deleted", i + 1), &|w| {
                     w.budget.bad -= 1;
                     w.work[at].checks[i].as_mut().unwrap().gone = true;
                 });
@@ -593,17 +705,70 @@ fn mishaps(world: &World, launching: Launching) -> Moves {
             push(&format!("{what} is back"), &|w| *which(w) = true);
         }
     }
+    memory(world, &mut push);
     for i in 0..2 {
         match world.ledger[i] {
-            Entry::Free if world.budget.rival > 0 => push("another run takes a host", &|w| {
+            Entry::Free if world.budget.rival > 0 => push(&format!("another run takes host {}", i + 1), &|w| {
                 w.budget.rival -= 1;
-                w.ledger[i] = Entry::Rival;
+                w.enter(i, Entry::Rival);
             }),
-            Entry::Rival => push("the other run gives its host back", &|w| w.ledger[i] = Entry::Free),
-            Entry::Free | Entry::Ours(_) => {}
+            Entry::Rival => push(&format!("the other run gives host {} back", i + 1), &|w| w.enter(i, Entry::Free)),
+            Entry::Free | Entry::Ours(..) => {}
         }
     }
     moves
+}
+
+/// What the cluster forgets, and what the operator's people change.
+fn memory(world: &World, push: &mut impl FnMut(&str, &dyn Fn(&mut World))) {
+    if world.budget.restore > 0 && world.backup.is_none() && world.object.is_some() {
+        push("a backup of the cluster is taken", &|w| w.backup = Some(Rc::new(w.memory())));
+    }
+    if world.budget.restore > 0 && world.backup.as_ref().is_some_and(|backup| **backup != world.memory()) {
+        push("the cluster is restored from its backup", &|w| {
+            w.budget.restore -= 1;
+            w.restore();
+        });
+    }
+    if world.budget.namespace > 0 && !world.going && world.object.is_some_and(|object| object.finalizer) {
+        push("the namespace is deleted", &|w| {
+            w.budget.namespace -= 1;
+            w.going = true;
+            if let Some(object) = &mut w.object {
+                object.deleting = true;
+            }
+        });
+    }
+    if world.going {
+        let mut swept = world.clone();
+        swept.sweep();
+        if swept != *world {
+            push("the namespace's controller deletes what has no finalizer", &World::sweep);
+        }
+    }
+    for attempt in 0..2 {
+        if world.budget.lose > 0 && world.scope[attempt] {
+            push(&format!("the scope of attempt {} is deleted", attempt + 1), &|w| {
+                w.budget.lose -= 1;
+                w.scope[attempt] = false;
+            });
+        }
+    }
+    if world.budget.halt > 0 && !world.halted {
+        push("launches are paused for the whole operator", &|w| {
+            w.budget.halt -= 1;
+            w.halted = true;
+        });
+    }
+    if world.halted {
+        push("launches go on for the whole operator", &|w| w.halted = false);
+    }
+    if world.budget.switch > 0 {
+        push("the connection's launch mode is changed", &|w| {
+            w.budget.switch -= 1;
+            w.direct = !w.direct;
+        });
+    }
 }
 
 fn people(world: &World, launching: Launching) -> Moves {
@@ -613,6 +778,7 @@ fn people(world: &World, launching: Launching) -> Moves {
             let mut next = world.clone();
             next.budget.recreate -= 1;
             next.lives += 1;
+            (next.going, next.connection) = (false, true);
             next.object = Some(Object {
                 life: next.lives,
                 generation: 1,
@@ -689,9 +855,8 @@ fn launched(plan: &Plan, world: &mut World, at: usize, try_: u8) -> Result<u8, S
     if earlier > 0 {
         return Err(format!("{} jobs of {phase}", earlier + 1));
     }
-    // the request of a direct launch may arrive after a person gave it up
-    let given_up = plan.direct || plan.budget.force > 0;
-    if !given_up && world.ledger.iter().any(|entry| *entry != Entry::Ours(attempt)) {
+    let held = world.entries(attempt).iter().all(Option::is_some);
+    if !plan.may_lose_hold() && !held {
         return Err(format!("a job of {phase} while its hosts are not entered in the ledger: {:?}", world.ledger));
     }
     Ok(id)
@@ -708,11 +873,12 @@ fn check_arrival(plan: &Plan, world: &mut World, request: Request, late: bool) -
 
 /// The object is gone because its finalizer was taken off by us: nothing of it may be at work.
 fn check_gone(plan: &Plan, world: &World) -> Result<(), String> {
-    if plan.budget.force > 0 {
-        // what an earlier life left behind by force, this one may never have seen
+    if plan.budget.force + plan.budget.restore > 0 {
+        // what an earlier life left behind by force, or the cluster forgot, this one may never have seen
         return Ok(());
     }
-    for at in 0..world.work.len() {
+    // the request of a direct launch may arrive after a person gave it up
+    for at in (0..world.work.len()).filter(|_| !plan.may_be_direct()) {
         let (_, phase) = of_slot(plan, at);
         if world.executing(at).next().is_some() {
             return Err(format!("the object went away while a job of {phase} runs"));
@@ -721,7 +887,7 @@ fn check_gone(plan: &Plan, world: &World) -> Result<(), String> {
             return Err(format!("the object went away while a schedule of {phase} may fire"));
         }
     }
-    if world.ledger.iter().any(|entry| matches!(entry, Entry::Ours(_))) {
+    if world.ledger.iter().any(|entry| matches!(entry, Entry::Ours(..))) {
         return Err("the object went away with hosts in the ledger".into());
     }
     Ok(())

@@ -1,8 +1,13 @@
-//! The world around a run, as small as it can be: the object, AAP, Tekton, archive, ledger, and one process that was paused.
+//! The world around a run, as small as it can be: the object, AAP, Tekton, archive, ledger, a backup, and one process that was paused.
 //!
 //! `look` is `observe.rs`, `carry_out` is `act.rs`, over this world; `decide` is the real one.
 
-use std::collections::BTreeSet;
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash, Hasher as _},
+    rc::Rc,
+};
 
 use fettle::{
     api::{
@@ -18,6 +23,8 @@ use fettle::{
     names,
 };
 use jiff::{SignedDuration, Timestamp};
+
+use crate::simulate::Planted;
 
 /// One step of time: longer than every patience of a decision.
 const TICK: SignedDuration = SignedDuration::from_mins(16);
@@ -39,6 +46,19 @@ pub struct Plan {
     pub horizon: u8,
     pub direct: bool,
     pub budget: Budget,
+    pub planted: Planted,
+}
+
+impl Plan {
+    /// Whether a launch may be direct.
+    pub fn may_be_direct(&self) -> bool {
+        self.direct || self.budget.switch > 0
+    }
+
+    /// Whether a job may start, or work on, after its run was made to let go of its hosts.
+    pub fn may_lose_hold(&self) -> bool {
+        self.may_be_direct() || self.budget.force > 0 || self.budget.restore > 0 || self.budget.namespace > 0
+    }
 }
 
 /// How often each disturbance may happen.
@@ -65,6 +85,16 @@ pub struct Budget {
     pub miss: u8,
     /// A job or check ends badly, is cancelled by somebody else, or vanishes.
     pub bad: u8,
+    /// The cluster's memory goes back to a backup.
+    pub restore: u8,
+    /// The namespace is deleted.
+    pub namespace: u8,
+    /// The scope is deleted.
+    pub lose: u8,
+    /// Launches are paused for the whole operator.
+    pub halt: u8,
+    /// The connection's launch mode is changed.
+    pub switch: u8,
 }
 
 /// The PatchRun as the API server has it.
@@ -79,7 +109,7 @@ pub struct Object {
     pub finalizer: bool,
     pub deleting: bool,
     /// Number of the status; 0 is none.
-    pub status: u32,
+    pub status: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,15 +153,20 @@ pub struct Work1 {
     pub jobs: [Option<Task>; 3],
     /// PipelineRuns by try.
     pub checks: [Option<Task>; 3],
+    /// A check ended well, whatever became of its PipelineRun.
+    pub checked: bool,
+    /// The mark of a direct launch.
+    pub started: bool,
     pub log: bool,
     /// Number of the record; 0 is none.
-    pub record: u32,
+    pub record: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
     Free,
-    Ours(u8),
+    /// Attempt, and what tells an entry from a later one of the same run.
+    Ours(u8, u8),
     Rival,
 }
 
@@ -156,9 +191,26 @@ pub enum Paused {
 /// A decision by numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Choice {
-    pub status: u32,
-    pub step: u32,
+    pub status: u64,
+    pub step: u64,
     pub requeue: bool,
+    /// What of the ledger an unlock was decided for.
+    pub entries: [Option<u8>; 2],
+    /// Whether it is a lock.
+    pub is_lock: bool,
+    /// Whether a lock was decided for an entry that was changed since.
+    pub stale: [bool; 2],
+}
+
+/// What a cluster remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Memory {
+    pub object: Option<Object>,
+    pub checks: Vec<[Option<Task>; 3]>,
+    pub scope: [bool; 2],
+    pub ledger: [Entry; 2],
+    pub connection: bool,
+    pub going: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -174,6 +226,15 @@ pub struct World {
     pub archive: bool,
     /// Whether the output of jobs can be read.
     pub output: bool,
+    /// Launches are paused for the whole operator.
+    pub halted: bool,
+    /// The connection asks for direct launches.
+    pub direct: bool,
+    /// The namespace is being deleted.
+    pub going: bool,
+    /// The connection exists.
+    pub connection: bool,
+    pub backup: Option<Rc<Memory>>,
     pub flight: Option<Request>,
     pub paused: Option<Paused>,
     pub budget: Budget,
@@ -182,10 +243,12 @@ pub struct World {
 /// What was seen, by numbers: the key of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Facts {
-    attempt: u8,
+    pub attempt: u8,
+    pub halted: bool,
+    going: bool,
     gate: u8,
-    /// 0 not looked, 1 absent, 2 unavailable, 3… found.
-    record: u32,
+    /// 0 not looked, 1 absent, 2 unavailable, else found.
+    record: u64,
     /// 0 not looked, 1 absent, 2 unavailable, 3 found.
     log: u8,
     /// 0 not looked, 1 resolved, 2 fixed.
@@ -199,7 +262,7 @@ enum WorkFact {
     NotLooked,
     Unavailable,
     Check(Option<Task>),
-    Aap { schedule: Option<(u8, Sched)>, job: JobFact, baseline: bool },
+    Aap { schedule: Option<(u8, Sched)>, job: JobFact, baseline: Option<u8>, started: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -231,6 +294,11 @@ impl World {
             controller: true,
             archive: true,
             output: true,
+            halted: false,
+            direct: plan.direct,
+            going: false,
+            connection: true,
+            backup: None,
             flight: None,
             paused: None,
             budget: plan.budget,
@@ -241,62 +309,117 @@ impl World {
     pub fn executing(&self, at: usize) -> impl Iterator<Item = &Task> {
         self.work[at].jobs.iter().flatten().filter(|job| !job.is_over())
     }
+
+    /// What a backup of the cluster holds.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            object: self.object,
+            checks: self.work.iter().map(|work| work.checks).collect(),
+            scope: self.scope,
+            ledger: self.ledger,
+            connection: self.connection,
+            going: self.going,
+        }
+    }
+
+    /// The cluster is restored from its backup. Controller, archive and processes stay what they are.
+    pub fn restore(&mut self) {
+        let Some(memory) = self.backup.take() else { return };
+        (self.object, self.scope, self.connection) = (memory.object, memory.scope, memory.connection);
+        for i in 0..2 {
+            self.enter(i, memory.ledger[i]);
+        }
+        self.going = memory.going;
+        for (work, checks) in self.work.iter_mut().zip(&memory.checks) {
+            work.checks = *checks;
+        }
+    }
+
+    /// The namespace's controller deletes what has no finalizer.
+    pub fn sweep(&mut self) {
+        self.connection = false;
+        self.scope = [false; 2];
+        for check in self.work.iter_mut().flat_map(|work| work.checks.iter_mut()) {
+            *check = None;
+        }
+    }
+
+    /// Changes an entry of the ledger.
+    pub fn enter(&mut self, i: usize, entry: Entry) {
+        self.ledger[i] = entry;
+        if let Some(Paused::Decided(_, choice) | Paused::Committed(_, choice)) = &mut self.paused
+            && choice.is_lock
+        {
+            choice.stale[i] = true;
+        }
+    }
+
+    /// A stamp for new entries of the ledger: the smallest that nobody knows.
+    fn stamp(&self) -> u8 {
+        let of = |ledger: &[Entry; 2]| {
+            ledger.map(|entry| match entry {
+                Entry::Ours(_, stamp) => Some(stamp),
+                Entry::Free | Entry::Rival => None,
+            })
+        };
+        let seen = match self.paused {
+            Some(Paused::Decided(_, choice) | Paused::Committed(_, choice) | Paused::Answer(_, choice)) => choice.entries,
+            Some(Paused::Read(_)) | None => [None; 2],
+        };
+        let saved = self.backup.as_ref().map_or([None; 2], |memory| of(&memory.ledger));
+        let known = [of(&self.ledger), seen, saved].concat();
+        (0..=u8::MAX).find(|stamp| !known.contains(&Some(*stamp))).unwrap()
+    }
+
+    /// What of the ledger is entered for an attempt.
+    pub fn entries(&self, attempt: u8) -> [Option<u8>; 2] {
+        self.ledger.map(|entry| match entry {
+            Entry::Ours(of, stamp) if of == attempt => Some(stamp),
+            Entry::Ours(..) | Entry::Free | Entry::Rival => None,
+        })
+    }
 }
 
-/// Statuses, steps and records by number.
+#[expect(clippy::disallowed_types, reason = "looked up only, never iterated")]
+type Index<K, V> = std::collections::HashMap<K, V>;
+
+/// Statuses, steps and records by number. A number is a hash of the content, so that it means the same in every search.
 pub struct Numbers {
-    pub statuses: Vec<PatchRunStatus>,
-    pub steps: Vec<Step>,
-    pub records: Vec<Record>,
-    ids: std::collections::BTreeMap<String, u32>,
-    #[expect(clippy::disallowed_types, reason = "looked up only, never iterated")]
-    briefs: std::cell::RefCell<std::collections::HashMap<Object, Brief>>,
+    pub statuses: Index<u64, PatchRunStatus>,
+    pub steps: Index<u64, Step>,
+    pub records: Index<u64, Record>,
+    briefs: RefCell<Index<Object, Brief>>,
 }
 
 impl Numbers {
     pub fn new() -> Self {
-        Self {
-            statuses: vec![PatchRunStatus::default()],
-            steps: vec![Step::Nothing],
-            records: vec![],
-            ids: std::collections::BTreeMap::new(),
-            briefs: std::cell::RefCell::default(),
-        }
+        Self { statuses: [(0, PatchRunStatus::default())].into(), steps: Index::new(), records: Index::new(), briefs: RefCell::default() }
     }
 
-    pub fn status(&mut self, status: PatchRunStatus) -> u32 {
-        let text = format!("{status:?}");
-        if let Some(id) = self.ids.get(&text) {
-            return *id;
-        }
-        self.statuses.push(status);
-        self.keep(text, self.statuses.len() - 1)
+    pub fn status(&mut self, status: PatchRunStatus) -> u64 {
+        let number = number(&status);
+        self.statuses.entry(number).or_insert(status);
+        number
     }
 
-    pub fn step(&mut self, step: Step) -> u32 {
-        let text = format!("step {step:?}");
-        if let Some(id) = self.ids.get(&text) {
-            return *id;
-        }
-        self.steps.push(step);
-        self.keep(text, self.steps.len() - 1)
+    pub fn step(&mut self, step: Step) -> u64 {
+        let number = number(&step);
+        self.steps.entry(number).or_insert(step);
+        number
     }
 
-    /// Records count from 3, so that they fit beside the other answers of the archive.
-    pub fn record(&mut self, record: &Record) -> u32 {
-        let text = format!("{record:?}");
-        if let Some(id) = self.ids.get(&text) {
-            return *id;
-        }
-        self.records.push(record.clone());
-        self.keep(text, self.records.len() + 2)
+    pub fn record(&mut self, record: &Record) -> u64 {
+        let number = number(record);
+        self.records.entry(number).or_insert_with(|| record.clone());
+        number
     }
+}
 
-    fn keep(&mut self, text: String, id: usize) -> u32 {
-        let id = u32::try_from(id).unwrap();
-        self.ids.insert(text, id);
-        id
-    }
+/// Never below 3, so that it fits beside the other answers of the archive.
+fn number(content: &impl std::fmt::Debug) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{content:?}").hash(&mut hasher);
+    hasher.finish().max(3)
 }
 
 /// The PatchRun an object stands for.
@@ -317,7 +440,7 @@ pub fn patch_run(plan: &Plan, object: &Object, numbers: &Numbers) -> PatchRun {
         run.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
     }
     if object.status > 0 {
-        run.status = Some(numbers.statuses[object.status as usize].clone());
+        run.status = Some(numbers.statuses[&object.status].clone());
     }
     run
 }
@@ -347,12 +470,14 @@ pub struct Brief {
     phase: Option<Phase>,
     launch: Option<BriefLaunch>,
     has_entry: bool,
+    /// The scope is on record.
+    has_scope: bool,
 }
 
 #[derive(Clone, Copy)]
 struct BriefLaunch {
     try_: u8,
-    baseline: bool,
+    baseline: Option<u8>,
     stopping: bool,
     job: Option<usize>,
 }
@@ -369,139 +494,178 @@ pub fn brief(plan: &Plan, object: &Object, numbers: &Numbers) -> Brief {
         let launch = e.launch.as_ref()?;
         Some(BriefLaunch {
             try_: u8::try_from(launch.try_).unwrap(),
-            baseline: launch.baseline.is_some(),
+            baseline: launch.baseline.map(|id| u8::try_from(id).unwrap()),
             stopping: launch.stopping.is_some(),
             job: e.executor.as_ref().and_then(|e| e.id.parse().ok()),
         })
     });
-    let brief = Brief { attempt: u8::try_from(decide::attempt(&run)).unwrap(), phase, launch, has_entry: entry.is_some() };
+    let brief = Brief {
+        attempt: u8::try_from(decide::attempt(&run)).unwrap(),
+        phase,
+        launch,
+        has_entry: entry.is_some(),
+        has_scope: status.scope.is_some(),
+    };
     numbers.briefs.borrow_mut().insert(*object, brief);
     brief
 }
 
 /// `observe.rs` over this world.
 pub fn look(plan: &Plan, world: &World, object: &Object, numbers: &Numbers) -> Facts {
-    let Brief { attempt, phase, launch, has_entry } = brief(plan, object, numbers);
-    let mut facts = Facts { attempt, gate: 0, record: 0, log: 0, scope: 0, locks: None, work: WorkFact::NotLooked };
+    let Brief { attempt, phase, launch, has_entry, has_scope } = brief(plan, object, numbers);
+    let mut facts =
+        Facts { attempt, halted: world.halted, going: false, gate: 0, record: 0, log: 0, scope: 0, locks: None, work: WorkFact::NotLooked };
     let scope = world.scope[usize::from(attempt - 1)];
+    let ours = u8::try_from(world.entries(attempt).into_iter().flatten().count()).unwrap();
     let locks = || {
-        let count = |wanted: Entry| u8::try_from(world.ledger.iter().filter(|e| **e == wanted).count()).unwrap();
-        let (ours, free) = (count(Entry::Ours(attempt)), count(Entry::Free));
-        Some((ours, free, ours + free < 2))
+        let free = u8::try_from(world.ledger.iter().filter(|e| **e == Entry::Free).count()).unwrap();
+        match (scope, has_scope) {
+            (true, _) => Some((ours, free, ours + free < 2)),
+            (false, true) => Some((ours, 0, false)),
+            (false, false) => Some((0, 0, false)),
+        }
     };
-    let Some(phase) = phase else {
+    let Some(phase) = phase.filter(|_| has_entry || !object.deleting) else {
         if object.finalizer {
             facts.scope = if scope { 2 } else { 0 };
-            facts.locks = if scope { locks() } else { Some((0, 0, false)) };
+            facts.locks = locks();
         }
         return facts;
     };
     let work = &world.work[slot(plan, attempt, phase)];
     let record = if world.archive { if work.record == 0 { 1 } else { work.record } } else { 2 };
-    match has_entry {
-        false if object.deleting => {
-            if object.finalizer {
-                facts.scope = if scope { 2 } else { 0 };
-                facts.locks = if scope { locks() } else { Some((0, 0, false)) };
-            }
+    if has_entry {
+        facts.scope = if scope { 2 } else { 0 };
+        if !scope {
+            // the hosts are known to the ledger
+            facts.locks = locks();
+            facts.scope = if ours == 2 && has_scope { 2 } else { 0 };
         }
-        false => {
+        facts.going = object.deleting && world.going;
+        if facts.going {
             facts.record = record;
-            if record != 1 || (object.suspend && !phase.is_change()) {
-                return facts;
-            }
-            facts.scope = if scope { 2 } else { 0 };
-            if !phase.is_change() {
-                facts.work = WorkFact::Check(None);
-            } else if !world.credentials {
-                facts.gate = 1;
-            } else if !world.controller {
-                facts.gate = 2;
-            } else {
-                facts.work = by_schedule(work, 1, plan.direct);
-            }
-            if object.suspend {
-                return facts;
-            }
-            if facts.scope == 0 && facts.gate == 0 {
-                facts.scope = 1;
-            }
-            if facts.scope == 2 {
-                facts.locks = locks();
-            }
         }
-        true => {
-            let Some(launch) = launch else { return facts };
-            facts.scope = 2;
-            let try_ = launch.try_;
-            let ended = if phase.is_change() {
-                facts.work = match launch.job {
-                    _ if !world.controller => WorkFact::Unavailable,
-                    None if !world.credentials => WorkFact::Unavailable,
-                    Some(id) => {
-                        let job = work.jobs[id - 1].unwrap();
-                        let job = if job.gone { JobFact::Gone } else { found(id, job) };
-                        WorkFact::Aap { schedule: None, job, baseline: false }
-                    }
-                    None if launch.baseline => {
-                        let job = work.jobs[0].filter(|j| !j.gone).map_or(JobFact::NotFound, |job| found(1, job));
-                        WorkFact::Aap { schedule: None, job, baseline: false }
-                    }
-                    None => by_schedule(work, try_, false),
-                };
-                match facts.work {
-                    WorkFact::Aap { job: JobFact::Found(_, job), .. } => job.is_over(),
-                    WorkFact::Aap { .. } => true,
-                    WorkFact::NotLooked | WorkFact::Unavailable | WorkFact::Check(_) => false,
-                }
-            } else {
-                let check = work.checks[usize::from(try_ - 1)].filter(|c| !c.gone);
-                facts.work = WorkFact::Check(check);
-                check.is_none_or(|c| c.is_over()) || launch.stopping || object.cancel
-            };
-            if ended {
-                facts.log = if world.archive { if work.log { 3 } else { 1 } } else { 2 };
-                facts.record = record;
-            }
+        if facts.scope == 0 {
+            facts.work = WorkFact::Unavailable;
+            return facts;
         }
+        let Some(launch) = launch else { return facts };
+        during(world, work, phase, launch, &mut facts);
+        let ended = match facts.work {
+            WorkFact::Aap { job: JobFact::Found(_, job), .. } => job.is_over(),
+            WorkFact::Aap { .. } => true,
+            WorkFact::NotLooked | WorkFact::Unavailable => false,
+            WorkFact::Check(check) => check.is_none_or(|c| c.is_over()) || launch.stopping || object.cancel,
+        };
+        if ended {
+            facts.log = if world.archive { if work.log { 3 } else { 1 } } else { 2 };
+            facts.record = record;
+        }
+        return facts;
+    }
+    facts.record = record;
+    let waits = object.suspend || world.halted;
+    if record != 1 || (waits && !phase.is_change()) {
+        return facts;
+    }
+    if !world.connection {
+        facts.gate = 3;
+        return facts;
+    }
+    facts.scope = if scope { 2 } else { 0 };
+    if !phase.is_change() {
+        facts.work = WorkFact::Check(None);
+    } else if !world.credentials {
+        facts.gate = 1;
+    } else if !world.controller {
+        facts.gate = 2;
+    } else {
+        let jobs = u8::try_from(work.jobs.iter().flatten().count()).unwrap();
+        let baseline = if work.started { Some(0) } else { world.direct.then_some(jobs) };
+        facts.work = by_schedule(work, 1, baseline, work.started);
+    }
+    let exists =
+        matches!(facts.work, WorkFact::Aap { schedule, job, started, .. } if started || schedule.is_some() || job != JobFact::NotFound);
+    if waits && !exists {
+        return facts;
+    }
+    if facts.scope == 0 && facts.gate == 0 {
+        facts.scope = 1;
+    }
+    if facts.scope == 2 {
+        facts.locks = locks();
     }
     facts
+}
+
+/// A phase that is on record and not over, its hosts being known.
+fn during(world: &World, work: &Work1, phase: Phase, launch: BriefLaunch, facts: &mut Facts) {
+    if !phase.is_change() {
+        facts.work = WorkFact::Check(work.checks[usize::from(launch.try_ - 1)].filter(|c| !c.gone));
+        return;
+    }
+    let alone = |job| WorkFact::Aap { schedule: None, job, baseline: None, started: false };
+    facts.work = match launch.job {
+        _ if !world.connection || !world.controller => WorkFact::Unavailable,
+        None if !world.credentials => WorkFact::Unavailable,
+        Some(id) => {
+            let job = work.jobs[id - 1].unwrap();
+            alone(if job.gone { JobFact::Gone } else { found(id, job) })
+        }
+        None => match launch.baseline {
+            Some(after) => {
+                // found by its mark, whoever launched it
+                let after = usize::from(after);
+                let job = work.jobs.iter().enumerate().skip(after).find_map(|(i, job)| job.filter(|j| !j.gone).map(|j| found(i + 1, j)));
+                alone(job.unwrap_or(JobFact::NotFound))
+            }
+            None => by_schedule(work, launch.try_, None, false),
+        },
+    };
 }
 
 fn found(id: usize, job: Task) -> JobFact {
     JobFact::Found(u8::try_from(id).unwrap(), job)
 }
 
-fn by_schedule(work: &Work1, try_: u8, baseline: bool) -> WorkFact {
+fn by_schedule(work: &Work1, try_: u8, baseline: Option<u8>, started: bool) -> WorkFact {
     let schedule = work.schedules[usize::from(try_ - 1)];
     let job = work
         .jobs
         .iter()
         .enumerate()
         .find_map(|(i, job)| job.filter(|j| schedule.is_some() && j.try_ == try_ && !j.gone).map(|j| found(i + 1, j)));
-    WorkFact::Aap { schedule: schedule.map(|s| (try_, s)), job: job.unwrap_or(JobFact::NotFound), baseline }
+    WorkFact::Aap { schedule: schedule.map(|s| (try_, s)), job: job.unwrap_or(JobFact::NotFound), baseline, started }
 }
 
 /// The facts as `decide` takes them.
 pub fn observed(facts: &Facts, numbers: &Numbers, plan: &Plan) -> Observed {
     let key = run_key(facts.attempt);
     let scope = ScopeStatus { config_map: names::scope(&key), hosts: 1, digest: "d".into(), ledger: "uuid".into(), excluded: vec![] };
-    let pins = Pinned { install_uuid: "uuid".into(), inventory: 1, stage: None, apply: None, reboot: None };
+    let pin = |phase, id| plan.phases.contains(&phase).then_some(id);
+    let pins = Pinned {
+        install_uuid: "uuid".into(),
+        inventory: 1,
+        stage: pin(Phase::Stage, 6),
+        apply: pin(Phase::Apply, 7),
+        reboot: pin(Phase::Reboot, 8),
+    };
     Observed {
         run_key: key.clone(),
         server_url: "https://fettle".into(),
-        paused: false,
-        namespace_going: false,
+        paused: facts.halted,
+        namespace_going: facts.going,
         gate: match facts.gate {
             0 => Gate::Open,
             1 => Gate::Wait(Reason::AwaitingCredentials, "no secret".into()),
+            3 => Gate::Wait(Reason::ConnectionNotFound, "no connection".into()),
             _ => Gate::Wait(Reason::ControllerUnreachable, "no answer".into()),
         },
         record: match facts.record {
             0 => RecordFact::NotLooked,
             1 => RecordFact::Absent,
             2 => RecordFact::Unavailable("down".into()),
-            id => RecordFact::Found(Box::new(numbers.records[id as usize - 3].clone())),
+            id => RecordFact::Found(Box::new(numbers.records[&id].clone())),
         },
         log: match facts.log {
             0 => LogFact::NotLooked,
@@ -532,9 +696,9 @@ pub fn observed(facts: &Facts, numbers: &Numbers, plan: &Plan) -> Observed {
                 // "bad" is the platform's failure for a check
                 infrastructure: (check.how == How::Bad).then(|| "image pull".to_owned()),
             }),
-            WorkFact::Aap { schedule, job, baseline } => Work::Aap(Box::new(decide::Aap {
-                pins: Pinned { apply: plan.phases.contains(&Phase::Apply).then_some(7), ..pins },
-                started: false,
+            WorkFact::Aap { schedule, job, baseline, started } => Work::Aap(Box::new(decide::Aap {
+                pins,
+                started,
                 schedule: schedule.map_or(decide::Schedule::Absent, |(try_, s)| decide::Schedule::Ours {
                     id: try_.into(),
                     enabled: s.enabled,
@@ -555,7 +719,7 @@ pub fn observed(facts: &Facts, numbers: &Numbers, plan: &Plan) -> Observed {
                         surplus: None,
                     },
                 },
-                baseline: baseline.then_some(0),
+                baseline: baseline.map(i64::from),
             })),
         },
         guard: GuardPolicy::Required,
@@ -565,6 +729,11 @@ pub fn observed(facts: &Facts, numbers: &Numbers, plan: &Plan) -> Observed {
 /// Whether the facts let a change phase be launched at all.
 pub fn can_launch(facts: &Facts) -> bool {
     facts.gate == 0 && matches!(facts.work, WorkFact::Aap { .. } | WorkFact::Check(_))
+}
+
+/// Whether the PipelineRun of the phase is there.
+pub fn has_check(facts: &Facts) -> bool {
+    matches!(facts.work, WorkFact::Check(Some(_)))
 }
 
 fn evidence(how: How) -> Evidence {
@@ -583,16 +752,18 @@ pub fn carry_out(
     plan: &Plan,
     world: &mut World,
     object: &Object,
-    step: &Step,
+    choice: Choice,
     facts_attempt: u8,
     numbers: &mut Numbers,
 ) -> Option<Request> {
     let me = usize::from(facts_attempt - 1);
-    match step {
+    let step = numbers.steps[&choice.step].clone();
+    match &step {
         Step::Nothing => {}
         Step::Finalizer(on) => {
+            // nobody changed it since
             if let Some(there) = &mut world.object
-                && there.life == object.life
+                && *there == (Object { status: choice.status, ..*object })
                 && (!*on || !there.deleting)
             {
                 there.finalizer = *on;
@@ -601,21 +772,25 @@ pub fn carry_out(
                 }
             }
         }
-        Step::CreateScope(_) => world.scope[me] = true,
+        Step::CreateScope(_) => world.scope[me] |= !world.going,
         Step::Lock => {
             // shard by shard, up to the first that is taken
-            for entry in &mut world.ledger {
-                match *entry {
-                    Entry::Free => *entry = Entry::Ours(facts_attempt),
-                    Entry::Ours(attempt) if attempt == facts_attempt => {}
-                    Entry::Ours(_) | Entry::Rival => break,
+            let stamp = world.stamp();
+            for (i, stale) in choice.stale.into_iter().enumerate() {
+                match world.ledger[i] {
+                    _ if stale => break,
+                    Entry::Free => world.enter(i, Entry::Ours(facts_attempt, stamp)),
+                    Entry::Ours(attempt, _) if attempt == facts_attempt => {}
+                    Entry::Ours(..) | Entry::Rival => break,
                 }
             }
         }
         Step::Unlock => {
-            for entry in &mut world.ledger {
-                if *entry == Entry::Ours(facts_attempt) {
-                    *entry = Entry::Free;
+            let on_record = numbers.statuses[&choice.status].scope.is_some();
+            for (i, seen) in choice.entries.into_iter().enumerate() {
+                let fixed = on_record || world.scope[me];
+                if fixed && seen.is_some() && world.entries(facts_attempt)[i] == seen {
+                    world.enter(i, Entry::Free);
                 }
             }
         }
@@ -682,7 +857,10 @@ pub fn arrive(world: &mut World, request: Request, late: bool) -> Option<LaunchO
         }
         Request::Check { at, try_ } => {
             let fresh = Task { try_, how: How::Running, started: Some(world.tick), finished: 0, cancel: false, gone: false };
-            world.work[at].checks[usize::from(try_ - 1)].get_or_insert(fresh);
+            let check = &mut world.work[at].checks[usize::from(try_ - 1)];
+            if check.is_none_or(|check| check.gone) {
+                *check = Some(fresh);
+            }
             None
         }
         Request::Launch { at } => new_job(world, at, 0).map(|id| LaunchOutcome::Created { id: i64::from(id), ignored: vec![] }),
@@ -700,7 +878,7 @@ pub fn new_job(world: &mut World, at: usize, try_: u8) -> Option<u8> {
 /// Whether the object's run is over and holds nothing any more.
 pub fn is_settled(world: &World, numbers: &Numbers, wanted_too: bool) -> bool {
     world.object.is_none_or(|object| {
-        let status = &numbers.statuses[object.status as usize];
+        let status = &numbers.statuses[&object.status];
         let attempt = status.attempt.unwrap_or(0);
         status.state == State::Completed && !object.finalizer && (!wanted_too || attempt >= i32::from(object.attempt))
     })
