@@ -2,7 +2,7 @@
 BED := tests/e2e/bed/bed
 GENERATED := manifests reference bundle
 
-.PHONY: help demo demo-down test simulate soak bench gen check lint format cluster cluster-down shell
+.PHONY: help demo demo-down test simulate soak mutants bench gen check lint format cluster cluster-down shell
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ simulate: ## random schedules of the model, told (make simulate SEED=7 COUNT=1 t
 soak: ## a million of them, from another seed on each day (make soak SEED=7 COUNT=1000000)
 	@SEED=$(or $(SEED),$(shell date +%Y%m%d)000000) COUNT=$(or $(COUNT),1000000) \
 		cargo test --release --workspace --locked --quiet --test model random_schedules -- --nocapture
+
+mutants: ## deliberate bugs, and the tests that catch each (make mutants MUTANTS="late-lock" tries some)
+	@tests/mutants/run $(MUTANTS)
 
 check: format lint ## what needs no cluster and no root: format, lint, the tests of the code
 	@tests/run world

@@ -222,3 +222,18 @@ fn what_must_appear_nowhere() {
         assert!(!text.lines().any(|line| line.contains("\"script\"") && line.contains("$(params")), "{file}: a parameter in a script");
     }
 }
+
+#[test]
+fn mutants_fit_the_source() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut patches: Vec<PathBuf> = fs::read_dir(root.join("tests/mutants")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    patches.retain(|path| path.extension().is_some_and(|extension| extension == "patch"));
+    assert!(patches.len() >= 25, "{} mutants", patches.len());
+    for patch in &patches {
+        let text = fs::read_to_string(patch).unwrap();
+        let caught_by = text.lines().nth(1).unwrap_or_default();
+        assert!(caught_by.starts_with("Caught by: "), "{}: its second line says which tests see it", patch.display());
+        let check = std::process::Command::new("git").args(["apply", "--check"]).arg(patch).current_dir(root).output().unwrap();
+        assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    }
+}
