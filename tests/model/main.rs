@@ -141,6 +141,11 @@ fn direct_launch_and_a_backup() {
 }
 
 #[test]
+fn direct_launch_and_a_backup_and_a_cancel() {
+    explore(Plan { direct: true, horizon: 1, ..fenced("direct, restore, cancel", Budget { restore: 1, cancel: 1, ..Budget::default() }) });
+}
+
+#[test]
 fn direct_launch_under_way_and_a_backup() {
     explore(Plan { direct: true, horizon: 1, ..fenced("direct, restore, late", Budget { restore: 1, late: 1, ..Budget::default() }) });
 }

@@ -11,8 +11,8 @@ use fettle::{
 };
 
 use crate::world::{
-    Choice, Entry, Facts, How, Numbers, Object, Paused, Plan, Request, Sched, Task, World, arrive, at, can_launch, carry_out, has_check,
-    is_settled, look, new_job, observed, of_slot, patch_run, results, slot,
+    Choice, Entry, Facts, How, Numbers, Object, Paused, Plan, Request, Sched, Task, World, arrive, at, carry_out, is_settled, look,
+    new_job, observed, of_slot, patch_run, results, slot,
 };
 
 #[expect(clippy::disallowed_types, reason = "looked up only, never iterated")]
@@ -323,14 +323,26 @@ impl Search {
         let launches =
             matches!(decision.step, Step::CreateSchedule { enabled: true, .. } | Step::Launch { .. } | Step::CreatePipelineRun { .. });
         let changes = launches && !matches!(decision.step, Step::CreatePipelineRun { .. });
+        let announced = same_attempt && old.phases.iter().any(|phase| phase.result.is_none());
+        let cancelled = announced && decision.status.cancel_requested_at.is_some() && facts.finds_work();
+        let stops = matches!(decision.step, Step::CancelJob { .. });
         let checks = [
+            (cancelled && !stops, "a cancel that is not carried out"),
+            (
+                matches!(decision.step, Step::CancelPipelineRun { .. }) && !facts.has_log(),
+                "a check is stopped, and its pod deleted, before its log is archived",
+            ),
+            (
+                !announced && matches!(&decision.step, Step::PutRecord(r) if r.executor.is_none()) && facts.finds_launch(),
+                "on record as never launched, although it may have been",
+            ),
             (launches && facts.halted, "a launch while the operator is paused"),
             (decision.requeue.is_none() && !(over || object.deleting) || decision.requeue.is_none() && object.finalizer, "no next look"),
             (launches && over, "a launch by a run that is over"),
             (launches && object.suspend, "a launch while suspended"),
             (launches && object.deleting, "a launch while being deleted"),
             (launches && (object.cancel || decision.status.cancel_requested_at.is_some()), "a launch after a cancel"),
-            (launches && !can_launch(&facts), "a launch without looking"),
+            (launches && !facts.can_launch(), "a launch without looking"),
             (changes && tick >= self.plan.start_by, "a launch after startBy"),
             (
                 old.state == State::Completed
@@ -379,7 +391,7 @@ impl Search {
         }
         let facts = look(&self.plan, world, &again, &self.numbers);
         // a check of an earlier life is adopted
-        if matches!(step, Step::CreatePipelineRun { .. }) && has_check(&facts) {
+        if matches!(step, Step::CreatePipelineRun { .. }) && facts.finds_check() {
             return Ok(());
         }
         let second = self.decide(&again, facts, world.tick)?;

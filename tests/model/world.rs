@@ -272,6 +272,33 @@ enum JobFact {
     Found(u8, Task),
 }
 
+impl Facts {
+    /// Whether they let a phase be launched at all.
+    pub fn can_launch(&self) -> bool {
+        self.gate == 0 && matches!(self.work, WorkFact::Aap { .. } | WorkFact::Check(_))
+    }
+
+    /// Whether the phase was launched, or may have been.
+    pub fn finds_launch(&self) -> bool {
+        matches!(self.work, WorkFact::Aap { schedule, job, started, .. } if started || schedule.is_some() || job != JobFact::NotFound)
+    }
+
+    /// Whether a job of the phase works on, and can be stopped.
+    pub fn finds_work(&self) -> bool {
+        !self.going && matches!(self.work, WorkFact::Aap { job: JobFact::Found(_, job), .. } if !job.is_over())
+    }
+
+    /// Whether the PipelineRun of the phase is there.
+    pub fn finds_check(&self) -> bool {
+        matches!(self.work, WorkFact::Check(Some(_)))
+    }
+
+    /// Whether the log of the phase is archived, or cannot be had.
+    pub fn has_log(&self) -> bool {
+        self.log > 1
+    }
+}
+
 impl World {
     pub fn new(plan: &Plan) -> Self {
         Self {
@@ -472,6 +499,8 @@ pub struct Brief {
     has_entry: bool,
     /// The scope is on record.
     has_scope: bool,
+    /// The run was looked at before.
+    is_known: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -505,6 +534,7 @@ pub fn brief(plan: &Plan, object: &Object, numbers: &Numbers) -> Brief {
         launch,
         has_entry: entry.is_some(),
         has_scope: status.scope.is_some(),
+        is_known: !status.conditions.is_empty(),
     };
     numbers.briefs.borrow_mut().insert(*object, brief);
     brief
@@ -512,7 +542,7 @@ pub fn brief(plan: &Plan, object: &Object, numbers: &Numbers) -> Brief {
 
 /// `observe.rs` over this world.
 pub fn look(plan: &Plan, world: &World, object: &Object, numbers: &Numbers) -> Facts {
-    let Brief { attempt, phase, launch, has_entry, has_scope } = brief(plan, object, numbers);
+    let Brief { attempt, phase, launch, has_entry, has_scope, is_known } = brief(plan, object, numbers);
     let mut facts =
         Facts { attempt, halted: world.halted, going: false, gate: 0, record: 0, log: 0, scope: 0, locks: None, work: WorkFact::NotLooked };
     let scope = world.scope[usize::from(attempt - 1)];
@@ -563,8 +593,11 @@ pub fn look(plan: &Plan, world: &World, object: &Object, numbers: &Numbers) -> F
         }
         return facts;
     }
-    facts.record = record;
     let waits = object.suspend || world.halted;
+    if waits && !phase.is_change() && !object.cancel && is_known {
+        return facts;
+    }
+    facts.record = record;
     if record != 1 || (waits && !phase.is_change()) {
         return facts;
     }
@@ -584,8 +617,7 @@ pub fn look(plan: &Plan, world: &World, object: &Object, numbers: &Numbers) -> F
         let baseline = if work.started { Some(0) } else { world.direct.then_some(jobs) };
         facts.work = by_schedule(work, 1, baseline, work.started);
     }
-    let exists =
-        matches!(facts.work, WorkFact::Aap { schedule, job, started, .. } if started || schedule.is_some() || job != JobFact::NotFound);
+    let exists = facts.finds_launch();
     if waits && !exists {
         return facts;
     }
@@ -724,16 +756,6 @@ pub fn observed(facts: &Facts, numbers: &Numbers, plan: &Plan) -> Observed {
         },
         guard: GuardPolicy::Required,
     }
-}
-
-/// Whether the facts let a change phase be launched at all.
-pub fn can_launch(facts: &Facts) -> bool {
-    facts.gate == 0 && matches!(facts.work, WorkFact::Aap { .. } | WorkFact::Check(_))
-}
-
-/// Whether the PipelineRun of the phase is there.
-pub fn has_check(facts: &Facts) -> bool {
-    matches!(facts.work, WorkFact::Check(Some(_)))
 }
 
 fn evidence(how: How) -> Evidence {
