@@ -77,13 +77,13 @@ async fn a_crash_at_any_call_changes_nothing() {
     let points = [Point::Unsent, Point::Unanswered, Point::Answered].map(|point| (point, Fault::Crash));
     let plans = |workload: &Workload, calls: &[Call]| {
         let (writes, reads): (Vec<&Call>, Vec<&Call>) = calls.iter().partition(|call| call.is_write());
-        // a read changes nothing outside: its three points are nearly one
-        let of_reads = match (all(), workload.name == ALL[0].name) {
-            (true, _) => &points[..],
-            (false, true) => &points[2..],
-            (false, false) => &[],
+        // a read changes nothing outside: its points are nearly one; whether an answer was heard before the end matters little
+        let (of_writes, of_reads) = match (all(), workload.name == ALL[0].name) {
+            (true, _) => (&points[..], &points[..]),
+            (false, true) => (&points[..], &points[2..]),
+            (false, false) => (&points[..2], &[][..]),
         };
-        [at_every(writes, &points), at_every(reads, of_reads)].concat()
+        [at_every(writes, of_writes), at_every(reads, of_reads)].concat()
     };
     let struck = everywhere("crash", &FENCED, plans).await;
     assert!(struck >= 600, "{struck} crash plans");
@@ -123,7 +123,7 @@ async fn a_manager_that_begins_with_an_old_state_changes_nothing() {
         let (end, bed) = workload.run(Calls::default()).await;
         for call in bed.calls().into_iter().filter(launches_or_lets_go) {
             // how many states there are before the call is known when it is made; the older ones are the more dangerous
-            for age in 0..18 {
+            for age in (0..18).step_by(if all() { 1 } else { 3 }) {
                 let (slots, end, call) = (slots.clone(), end.clone(), call.clone());
                 cases.spawn(async move {
                     let _slot = slots.acquire_owned().await.expect("never closed");
