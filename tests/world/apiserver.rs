@@ -128,7 +128,7 @@ impl ApiServer {
         // what the caches do, and what follows logs, goes on beside the reconciles
         let cached = path.ends_with("pipelineruns") || path.ends_with("taskruns") || path == "apis/tekton.dev/v1";
         let background = parts.method == Method::GET && (cached || query.contains_key("follow"));
-        let what = format!("{} {path}", parts.method);
+        let what = format!("{} {}", parts.method, named_alike(&path));
         let kind = parts.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let this = self.clone();
         let call = async move {
@@ -462,6 +462,14 @@ impl Inner {
             .first()
             .map_or((json!("tekton.dev/v1"), "X".to_owned()), |i| (i["apiVersion"].clone(), i["kind"].as_str().unwrap().to_owned()));
         json!({"apiVersion": version, "kind": format!("{kind}List"), "metadata": {"resourceVersion": self.version.to_string()}, "items": items})
+    }
+}
+
+/// The path with a shard of the ledger by its number: the rest of its name is that of the controller, which is another in each world.
+fn named_alike(path: &str) -> String {
+    match path.split_once("fettle-ledger-") {
+        Some((head, name)) => format!("{head}fettle-ledger-{}", name.rsplit('-').next().unwrap_or_default()),
+        None => path.to_owned(),
     }
 }
 
