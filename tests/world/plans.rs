@@ -61,8 +61,8 @@ async fn everywhere(family: &str, workloads: &[Workload], plans: impl Fn(&Worklo
     }
     assert!(wrong.is_empty(), "{} ended otherwise: {}", wrong.len(), wrong.join("\n"));
     let (planned, struck) = figures.values().fold((0, 0), |sum, f| (sum.0 + f.planned, sum.1 + f.struck));
-    // what is seen of a job that is quick depends on the moment of the look, so that a few calls are not made every time
-    assert!(struck * 10 >= planned * 9, "{family}: {struck} of {planned} were struck");
+    // what is seen of a job that is quick depends on the moment of the look: on a busy machine some calls are not made every time
+    assert!(struck * 2 >= planned, "{family}: {struck} of {planned} were struck");
     struck
 }
 
@@ -77,13 +77,13 @@ async fn a_crash_at_any_call_changes_nothing() {
     let points = [Point::Unsent, Point::Unanswered, Point::Answered].map(|point| (point, Fault::Crash));
     let plans = |workload: &Workload, calls: &[Call]| {
         let (writes, reads): (Vec<&Call>, Vec<&Call>) = calls.iter().partition(|call| call.is_write());
-        // a read changes nothing outside: its points are nearly one; whether an answer was heard before the end matters little
-        let (of_writes, of_reads) = match (all(), workload.name == ALL[0].name) {
-            (true, _) => (&points[..], &points[..]),
-            (false, true) => (&points[..], &points[2..]),
-            (false, false) => (&points[..2], &[][..]),
+        // a read changes nothing outside: its points are nearly one
+        let of_reads = match (all(), workload.name == ALL[0].name) {
+            (true, _) => &points[..],
+            (false, true) => &points[2..],
+            (false, false) => &[],
         };
-        [at_every(writes, of_writes), at_every(reads, of_reads)].concat()
+        [at_every(writes, &points), at_every(reads, of_reads)].concat()
     };
     let struck = everywhere("crash", &FENCED, plans).await;
     assert!(struck >= 600, "{struck} crash plans");
