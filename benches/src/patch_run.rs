@@ -14,7 +14,7 @@ use fettle::{
         patch_run::{PatchRun, PatchRunSpec, Phase, State},
     },
     controllers::patch_run::{
-        decide::{self, Aap, Gate, Job, LockFact, LogFact, Observed, RecordFact, Schedule, ScopeFact, Step, Work},
+        decide::{self, Aap, Job, Observed, Schedule, ScopeFact, Step, Work},
         scope::{self, Host},
         verdict::{self, End, Evidence, Report, Summary},
     },
@@ -37,19 +37,8 @@ fn names() -> BTreeSet<String> {
 }
 
 fn nothing_seen(run: &PatchRun) -> Observed {
-    Observed {
-        namespace_going: false,
-        run_key: run.status.as_ref().and_then(|s| s.run_key.clone()).unwrap(),
-        server_url: "https://fettle-server.fettle-system.svc:8443".into(),
-        paused: false,
-        gate: Gate::Open,
-        record: RecordFact::NotLooked,
-        log: LogFact::NotLooked,
-        scope: ScopeFact::NotLooked,
-        locks: LockFact::NotLooked,
-        work: Work::NotLooked,
-        guard: GuardPolicy::Required,
-    }
+    let run_key = run.status.as_ref().and_then(|s| s.run_key.clone()).unwrap();
+    Observed::nothing(run_key, "https://fettle-server.fettle-system.svc:8443".into())
 }
 
 fn settled(c: &mut Criterion) {

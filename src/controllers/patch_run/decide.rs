@@ -144,6 +144,25 @@ pub struct Observed {
     pub namespace_going: bool,
 }
 
+impl Observed {
+    /// Nothing was looked at yet, and nothing stands in the way.
+    pub fn nothing(run_key: String, server_url: String) -> Self {
+        Self {
+            run_key,
+            server_url,
+            paused: false,
+            gate: Gate::Open,
+            record: RecordFact::NotLooked,
+            log: LogFact::NotLooked,
+            scope: ScopeFact::NotLooked,
+            locks: LockFact::NotLooked,
+            work: Work::NotLooked,
+            guard: GuardPolicy::default(),
+            namespace_going: false,
+        }
+    }
+}
+
 /// Whether something keeps the phase from going on that is no fact about the run itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gate {

@@ -51,19 +51,7 @@ pub async fn observe(ctx: &Context, run: &PatchRun, now: Timestamp) -> Result<Se
     let settings = ctx.settings().map_err(Error::Settings)?;
     let status = decide::current(run);
     let run_key = status.run_key.clone().unwrap_or_else(|| names::run_key(&settings.installation, run, decide::attempt(run)));
-    let facts = Observed {
-        run_key,
-        server_url: settings.server_url.clone(),
-        paused: settings.pause,
-        gate: Gate::Open,
-        record: RecordFact::NotLooked,
-        log: LogFact::NotLooked,
-        scope: ScopeFact::NotLooked,
-        locks: LockFact::NotLooked,
-        work: Work::NotLooked,
-        guard: crate::api::automation_connection::GuardPolicy::default(),
-        namespace_going: false,
-    };
+    let facts = Observed { paused: settings.pause, ..Observed::nothing(run_key, settings.server_url.clone()) };
     let mut seen = Seen { facts, connection: None, session: None, controller_time: None, tasks: vec![], entries: Entries::default() };
     let look = Look {
         ctx,
