@@ -259,9 +259,7 @@ impl Act<'_> {
         let source = entry.executor.as_ref().map_or_else(String::new, |e| format!("{:?} {}", e.kind, e.id));
         let put = self.ctx.store.put_log(&entry.run_key, &owner, &source, stream).await;
         put.map_err(|source| Error::Archive { step: "archiving the log", source })?;
-        if let Some(executor) = &entry.executor {
-            self.ctx.followed.forget(&(self.namespace.clone(), executor.id.clone()));
-        }
+        self.ctx.followed.forget(&self.namespace, &entry.run_key);
         Ok(())
     }
 

@@ -13,6 +13,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::LogParams};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::names;
+
 /// Bytes kept of one log: its beginning.
 const KEPT: usize = 1 << 20;
 /// Logs followed at the same time; the checks beyond are read at their end only.
@@ -52,9 +54,11 @@ impl Followed {
         (!kept.is_empty()).then(|| Bytes::copy_from_slice(&kept))
     }
 
-    /// Ends following a check.
-    pub fn forget(&self, check: &Check) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(check);
+    /// Ends following a phase: all tries of its check. An earlier try left behind would take the place of a later check for ever.
+    pub fn forget(&self, namespace: &str, run_key: &str) {
+        let first = names::work(run_key, 1);
+        let of_phase = |(there, name): &Check| there == namespace && name.starts_with(&first);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|check, _| !of_phase(check));
     }
 }
 
@@ -87,5 +91,25 @@ async fn read(pods: Api<Pod>, pod: String, container: String, kept: Arc<Mutex<Ve
             Err(_) => {}
         }
         tokio::time::sleep(AGAIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_try_of_a_phase_is_forgotten_and_no_other() {
+        let (phase, other) = ("v1-a-precheck", "v1-b-precheck");
+        let checks =
+            [("x", names::work(phase, 1)), ("x", names::work(phase, 2)), ("x", names::work(other, 1)), ("y", names::work(phase, 1))];
+        let followed = Followed::default();
+        for (namespace, name) in &checks {
+            let log = Log { kept: Arc::default(), _reader: AbortOnDropHandle::new(tokio::spawn(async {})) };
+            followed.0.lock().unwrap().insert(((*namespace).to_owned(), name.clone()), log);
+        }
+        followed.forget("x", phase);
+        let left: Vec<Check> = followed.0.lock().unwrap().keys().cloned().collect();
+        assert_eq!(left, [("x".to_owned(), checks[2].1.clone()), ("y".to_owned(), checks[3].1.clone())]);
     }
 }
