@@ -464,7 +464,7 @@ impl Search {
                 Some(_) | None => !world.archive || !reaches,
             };
             if refused {
-                let outcome = LaunchOutcome::Refused("provably not launched".into());
+                let outcome = LaunchOutcome::Refused(Reason::TemplateNotReady, "provably not launched".into());
                 return vec![(format!("{label}, refused"), self.hear(&mut done, read, choice, &outcome).map(|()| done))];
             }
             done.work[at].started = true;

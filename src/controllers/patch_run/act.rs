@@ -20,7 +20,10 @@ use super::{
     scope,
 };
 use crate::{
-    api::patch_run::{ExecutorKind, Mode, PatchRun, PatchRunStatus, Phase},
+    api::{
+        patch_run::{ExecutorKind, Mode, PatchRun, PatchRunStatus, Phase},
+        reason::Reason,
+    },
     archive::{self, Owner, started::Started},
     clients::{
         aap::{self, LaunchRequest, ScheduleRequest},
@@ -206,7 +209,8 @@ impl Act<'_> {
             return Ok(LaunchOutcome::Unknown("somebody else went on with the run".into()));
         }
         if current.metadata.deletion_timestamp.is_some() || current.spec.suspend() || current.spec.cancel() {
-            return Ok(LaunchOutcome::Refused("deleted, suspended or cancelled in the very moment of the launch".into()));
+            let why = "deleted, suspended or cancelled in the very moment of the launch".into();
+            return Ok(LaunchOutcome::Refused(Reason::Suspended, why));
         }
         let started = Started {
             run_key: entry.run_key.clone(),
@@ -221,7 +225,10 @@ impl Act<'_> {
             Ok(()) => {}
             Err(archive::Error::Conflict(why)) => return Ok(LaunchOutcome::Unknown(why)),
             // nothing was sent; should the mark be there all the same, the next look takes it for a launch
-            Err(error) => return Ok(LaunchOutcome::Refused(format!("the launch could not be marked as begun: {error}"))),
+            Err(error) => {
+                let why = format!("the launch could not be marked as begun: {error}");
+                return Ok(LaunchOutcome::Refused(Reason::RecordUnavailable, why));
+            }
         }
         self.count_launch(phase, Mode::Direct);
         let request = LaunchRequest { limit: asked.limit, extra_vars: asked.variables };
@@ -231,7 +238,7 @@ impl Act<'_> {
                 LaunchOutcome::Created { id: launched.value.id, ignored }
             }
             Err(error) if error.is_definite() => match self.ctx.store.remove_started(&entry.run_key).await {
-                Ok(()) => LaunchOutcome::Refused(error.to_string()),
+                Ok(()) => LaunchOutcome::Refused(Reason::TemplateNotReady, error.to_string()),
                 Err(archive) => LaunchOutcome::Unknown(format!("{error}; {archive}")),
             },
             Err(error) => LaunchOutcome::Unknown(error.to_string()),

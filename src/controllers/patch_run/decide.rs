@@ -359,8 +359,8 @@ pub enum LaunchOutcome {
         /// What of the request it dropped: when there is something, the job does something else than was asked for.
         ignored: Vec<String>,
     },
-    /// It provably created none.
-    Refused(String),
+    /// It provably created none: what the run waits for, and the words for it.
+    Refused(Reason, String),
     /// It is not known.
     Unknown(String),
 }
@@ -1227,7 +1227,7 @@ pub fn after_launch(run: &PatchRun, phase: Phase, mut status: PatchRunStatus, ou
             Some(status)
         }
         // provably nothing was launched: as if the phase had not begun, with what the controller said on record
-        LaunchOutcome::Refused(why) => {
+        LaunchOutcome::Refused(reason, why) => {
             let waiting = verdict_clip(why);
             status.phases.retain(|p| p.name != phase);
             status.state = State::Pending;
@@ -1239,7 +1239,7 @@ pub fn after_launch(run: &PatchRun, phase: Phase, mut status: PatchRunStatus, ou
                     types::COMPLETED => conditions::State::False,
                     _ => conditions::State::True,
                 };
-                list.set(type_, state, Reason::TemplateNotReady.as_str(), &waiting);
+                list.set(type_, state, reason.as_str(), &waiting);
             }
             Some(status)
         }
