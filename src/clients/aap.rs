@@ -510,7 +510,7 @@ impl Aap {
         meta.retry_after = retry_after(&streamed.headers);
         let location = streamed.headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
         let text = match location.filter(|_| status.is_redirection()) {
-            Some(location) => format!("redirects are not followed (to {location})"),
+            Some(location) => format!("redirects are not followed (to {})", self.destination(location)),
             None => match streamed.rest(limit).await {
                 Ok(response) => error::message_of(&response.body),
                 Err(failure) => failure.to_string(),
@@ -518,6 +518,17 @@ impl Aap {
         };
         let message = error::one_line(&self.inner.credentials.redact(&text));
         meta.error(ErrorKind::of_status(status.as_u16(), message))
+    }
+
+    /// Where a redirect leads, without what else it may carry: user, query and fragment.
+    fn destination(&self, location: &str) -> String {
+        let Ok(mut url) = self.inner.http.base().join(location) else { return "something that is no address".into() };
+        url.set_query(None);
+        url.set_fragment(None);
+        // they fail where there can be no user
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url.into()
     }
 
     /// Sends a request and returns as soon as its status is there.

@@ -241,6 +241,41 @@ async fn a_denied_address_is_refused_behind_any_name() {
     assert_eq!(wire.connections(), 1);
 }
 
+/// Rebinding: what a name leads to is judged when a connection is opened, not when the client was made.
+#[tokio::test]
+async fn a_name_that_leads_elsewhere_later_is_refused_then() {
+    let wire = Wire::start(|_| json_answer(201, &launched())).await;
+    let policy = tests_policy();
+    let url = format!("http://localhost:{}", wire.port());
+    let aap = Aap::new(Settings { policy: policy.clone(), ..settings(&url) }).unwrap();
+    aap.launch(9, &request()).await.unwrap();
+    policy.denied.set(["127.0.0.1", "::1"].map(|own| Denied { address: own.parse().unwrap(), port: None }).into());
+    let error = aap.launch(9, &request()).await.expect_err("refused");
+    assert!(matches!(&error.kind, ErrorKind::Unreachable(n) if n.stage == NotSentStage::Address), "{error:?}");
+    assert_eq!(wire.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_not_told_in_full() {
+    let elsewhere = Wire::start(|_| json_answer(200, &json!({"results": [{"id": 1, "username": "op"}]}))).await;
+    for status in [301, 302, 303, 307, 308] {
+        let target = elsewhere.url().replace("http://", "http://user:s3cret-1@");
+        let moved = format!("HTTP/1.1 {status} Moved\r\nLocation: {target}/sso/?token=s3cret-2#s3cret-3\r\nContent-Length: 0\r\n\r\n");
+        let wire = Wire::start(move |_| Do::Bytes(moved.clone().into_bytes())).await;
+        let aap = aap(&wire.url());
+        let errors = [
+            aap.me().await.expect_err("moved"),
+            aap.launch(9, &request()).await.expect_err("moved"),
+            aap.stdout(7, 100).await.err().expect("moved"),
+        ];
+        for error in errors {
+            let text = format!("{error} {error:?}");
+            assert!(text.contains(&format!("not followed (to {}/sso/)", elsewhere.url())) && !text.contains("s3cret"), "{text}");
+        }
+    }
+    assert_eq!(elsewhere.connections(), 0);
+}
+
 #[tokio::test]
 async fn a_busy_controller_gets_no_more_than_four_requests_at_a_time() {
     let wire = Wire::start(|_| {
