@@ -610,22 +610,27 @@ impl Aap {
         self.call(call).await?.json()
     }
 
-    /// Reads a list to its end, or to the bound on pages. Says whether the end was reached.
+    /// Reads a list to its end, or to the bound on pages or on the bytes of all of them. Says whether the end was reached.
     async fn read_some<T: DeserializeOwned>(&self, call: Call, pages: usize) -> Result<(Vec<T>, bool)> {
         let prefix = self.prefix().await?.to_owned();
         let mut url = self.url(&prefix, &call);
         let mut rows = vec![];
         let mut date = None;
+        let mut read = 0;
         for _ in 0..pages {
             let again = Call { id: call.id, limit: call.limit, deadline: call.deadline, ..Call::get(call.route, call.action.clone()) };
             let reply = self.call_url(url.clone(), again).await?;
             let meta = reply.meta.clone();
+            read += reply.body.len();
             let page = reply.json::<Page<T>>()?;
             date = page.date.or(date);
             rows.extend(page.value.results);
             let Some(next) = page.value.next else {
                 return Ok(Answer { value: (rows, true), date });
             };
+            if read > call.limit {
+                break;
+            }
             url = next_page(&url, &next).map_err(|detail| meta.error(ErrorKind::malformed(detail)))?;
         }
         Ok(Answer { value: (rows, false), date })
@@ -640,7 +645,7 @@ impl Aap {
         if complete {
             return Ok(Answer { value, date });
         }
-        let doubt = Doubt { cause: DoubtCause::TooLarge, detail: format!("the list has more than {PAGES} pages") };
+        let doubt = Doubt { cause: DoubtCause::TooLarge, detail: format!("the list has more than {PAGES} pages, or too many bytes") };
         Err(Meta { action, date, ..Meta::default() }.error(ErrorKind::Ambiguous(doubt)))
     }
 }

@@ -585,6 +585,51 @@ async fn lists_that_never_end_or_lead_away_are_given_up() {
 }
 
 #[tokio::test]
+async fn links_to_the_next_page_choose_the_page_and_nothing_else() {
+    let other = Wire::start(|_| json_answer(200, &json!({"results": []}))).await;
+    let there = other.url().replace("http://", "");
+    for link in [
+        format!("http://{there}/api/v2/jobs/7/job_host_summaries/?page=2"),
+        format!("//{there}/api/v2/jobs/7/job_host_summaries/?page=2"),
+        format!("\\\\{there}/?page=2"),
+        format!("https://{there}/?page=2"),
+        format!("http://user:password@{there}/?page=2"),
+        "http://169.254.169.254/latest/meta-data/?page=2".to_owned(),
+        "file:///etc/passwd?page=2".to_owned(),
+        "javascript:alert(1)?page=2".to_owned(),
+        "/api/v2/job_templates/9/launch/?page=2".to_owned(),
+        "../../../../_debug/?page=2".to_owned(),
+        "?page=2".to_owned(),
+        "http://[::1".to_owned(),
+        String::new(),
+    ] {
+        let told = link.clone();
+        let wire = Wire::start(move |request| match request.query("page").as_str() {
+            "2" => json_answer(200, &json!({"next": null, "results": []})),
+            _ => json_answer(200, &json!({"next": told, "results": []})),
+        })
+        .await;
+        let _ = aap(&wire.url()).host_summaries(7).await;
+        let asked = wire.requests();
+        assert!((1..=2).contains(&asked.len()), "{link}: {asked:?}");
+        assert!(asked.iter().all(|r| r.target.starts_with("/api/v2/jobs/7/job_host_summaries/?")), "{link}: {asked:?}");
+    }
+    assert_eq!(other.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_list_is_not_read_beyond_its_limit() {
+    let wire = Wire::start(|request| {
+        let page: usize = request.query("page").parse().unwrap_or(1);
+        json_answer(200, &json!({"next": format!("?page={}", page + 1), "results": [{"host_name": "a", "padding": "x".repeat(7 << 20)}]}))
+    })
+    .await;
+    let error = aap(&wire.url()).host_summaries(7).await.expect_err("too large");
+    assert!(matches!(&error.kind, ErrorKind::Ambiguous(doubt) if doubt.cause == DoubtCause::TooLarge), "{error:?}");
+    assert_eq!(wire.requests().len(), 3, "of 7 MiB each, and 16 MiB are enough");
+}
+
+#[tokio::test]
 async fn marked_jobs_are_found_among_others() {
     let wire = Wire::start(|request| {
         assert_eq!((request.query("unified_job_template").as_str(), request.query("id__gt").as_str()), ("9", "40"));
