@@ -16,10 +16,11 @@ use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{Sampler, SdkTracerProvider},
 };
-use tracing::{Event, Span, Subscriber};
+use tracing::{Event, Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{
     EnvFilter, Layer as _,
+    filter::filter_fn,
     fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer, layer},
     layer::SubscriberExt as _,
     registry::LookupSpan,
@@ -50,6 +51,8 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // short of errors, this module of the library writes down answers of the API server as they are, Secrets and tokens included
+    let discreet = filter_fn(|line| line.target() != "kube_client::client" || *line.level() <= Level::ERROR);
     let tracer = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build().tracer("fettle");
     let lines = match format {
         LogFormat::Json => {
@@ -58,7 +61,7 @@ where
         }
         LogFormat::Text => layer().with_writer(writer).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(tracing_opentelemetry::layer().with_tracer(tracer)).with(lines)
+    tracing_subscriber::registry().with(filter).with(discreet).with(tracing_opentelemetry::layer().with_tracer(tracer)).with(lines)
 }
 
 /// Makes `span`, which nobody entered yet, part of the trace that a request with these headers belongs to. A `traceparent` that is not valid is ignored.
