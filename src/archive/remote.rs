@@ -20,6 +20,8 @@ use crate::{api::patch_run::LogRef, telemetry};
 const REREAD: Duration = Duration::from_mins(1);
 /// Answers to everything but a log come sooner than this, or count as lost.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest text of a server that is shown, in characters.
+const MESSAGE: usize = 400;
 
 /// Where the manager sends logs and records, and reads them back.
 #[derive(Clone, Debug)]
@@ -191,22 +193,22 @@ impl Remote {
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {
         let response = self.send(self.request(Method::GET, self.address(path)?).await?.timeout(TIMEOUT)).await?;
         match response.status() {
-            StatusCode::OK => response.json().await.map(Some).map_err(|e| Error::Unavailable(causes(&e))),
+            StatusCode::OK => response.json().await.map(Some).map_err(|e| self.unreadable(&e)),
             // anybody can say 404; only our server says it as a problem
             StatusCode::NOT_FOUND if is_problem(&response) => Ok(None),
-            _ => Err(refusal(response).await),
+            _ => Err(self.refusal(response).await),
         }
     }
 
     async fn put_json<T: Serialize + Sync>(&self, path: &str, value: &T) -> Result<(), Error> {
         let request = self.request(Method::PUT, self.address(path)?).await?.timeout(TIMEOUT).json(value);
         let response = self.send(request).await?;
-        if response.status().is_success() { Ok(()) } else { Err(refusal(response).await) }
+        if response.status().is_success() { Ok(()) } else { Err(self.refusal(response).await) }
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {
         let response = self.send(self.request(Method::DELETE, self.address(path)?).await?.timeout(TIMEOUT)).await?;
-        if response.status().is_success() { Ok(()) } else { Err(refusal(response).await) }
+        if response.status().is_success() { Ok(()) } else { Err(self.refusal(response).await) }
     }
 
     async fn put_log(&self, key: &Key, owner: &Owner, source: &str, stream: LogStream) -> Result<LogRef, Error> {
@@ -236,9 +238,9 @@ impl Remote {
         }
         let response = answer?;
         if !response.status().is_success() {
-            return Err(refusal(response).await);
+            return Err(self.refusal(response).await);
         }
-        let log: LogRef = response.json().await.map_err(|e| Error::Unavailable(causes(&e)))?;
+        let log: LogRef = response.json().await.map_err(|e| self.unreadable(&e))?;
         let (size, sha256) = {
             let sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
             (sent.0, data_encoding::HEXLOWER.encode(&sent.1.clone().finalize()))
@@ -246,8 +248,38 @@ impl Remote {
         if log.id == key.as_str() && u64::try_from(log.size) == Ok(size) && log.sha256 == sha256 {
             Ok(log)
         } else {
-            Err(Error::Unavailable(format!("the server archived {} bytes of {log:?}, sent were {size} with SHA-256 {sha256}", log.size)))
+            let archived = self.redact(&log.sha256);
+            Err(Error::Unavailable(format!(
+                "the server archived {} bytes with SHA-256 {archived}, sent were {size} with SHA-256 {sha256}",
+                log.size
+            )))
         }
+    }
+
+    /// An answer that is not what it should be.
+    fn unreadable(&self, error: &reqwest::Error) -> Error {
+        Error::Unavailable(self.redact(&causes(error)))
+    }
+
+    /// Turns an answer that is not a success into an error. What a person must mend outside the call (rights, token) is `Unavailable`.
+    async fn refusal(&self, response: Response) -> Error {
+        let status = response.status();
+        let ours = is_problem(&response);
+        let problem = if ours { response.json::<Problem>().await.ok() } else { None };
+        let detail = format!("the server answers {status}: {}", self.redact(&problem.map(|p| p.detail).unwrap_or_default()));
+        match status {
+            StatusCode::CONFLICT if ours => Error::Conflict(detail),
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY if ours => Error::Rejected(detail),
+            _ => Error::Unavailable(detail),
+        }
+    }
+
+    /// Takes the token out of a text that came from outside, whoever is there, and bounds it. Without a token there is nothing to tell.
+    fn redact(&self, text: &str) -> String {
+        let held = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let authorization = held.as_ref().and_then(|session| session.authorization.to_str().ok());
+        let token = authorization.and_then(|text| text.strip_prefix("Bearer ")).filter(|token| !token.is_empty());
+        token.map(|token| text.replace(token, "…").chars().take(MESSAGE).collect()).unwrap_or_default()
     }
 }
 
@@ -272,19 +304,6 @@ fn client(ca: Option<&[u8]>) -> Result<reqwest::Client, Error> {
 fn is_problem(response: &Response) -> bool {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     kind.is_some_and(|kind| kind.starts_with("application/problem+json"))
-}
-
-/// Turns an answer that is not a success into an error. What a person must mend outside the call (rights, token) is `Unavailable`.
-async fn refusal(response: Response) -> Error {
-    let status = response.status();
-    let ours = is_problem(&response);
-    let detail = response.json::<Problem>().await.map(|p| p.detail).unwrap_or_default();
-    let detail = format!("the server answers {status}: {detail}");
-    match status {
-        StatusCode::CONFLICT if ours => Error::Conflict(detail),
-        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY if ours => Error::Rejected(detail),
-        _ => Error::Unavailable(detail),
-    }
 }
 
 /// An error with its causes, and without the address (the caller knows it).
