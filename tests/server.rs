@@ -6,6 +6,8 @@ mod logged;
 
 #[path = "server/bed.rs"]
 mod bed;
+#[path = "server/canaries.rs"]
+mod canaries;
 #[path = "server/certificates.rs"]
 mod certificates;
 #[path = "server/identity.rs"]

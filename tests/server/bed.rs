@@ -81,25 +81,30 @@ pub struct World {
     pub no_audiences: bool,
     pub token_reviews: Vec<Value>,
     pub access_reviews: Vec<Value>,
+    /// What is answered to a TokenReview of that token, instead of the truth.
+    pub nonsense: Option<fn(&str) -> Response>,
 }
 
 pub type Shared = Arc<Mutex<World>>;
 
 impl World {
-    fn person(&mut self, name: &str, token: &str) {
+    pub fn person(&mut self, name: &str, token: &str) {
         let user = json!({"username": name, "uid": format!("uid-{name}"), "groups": ["system:authenticated", "team"], "extra": {"scopes": ["user:full"]}});
         self.tokens.insert(token.into(), Account { user, audiences: vec!["https://kubernetes.default.svc".into()] });
     }
 
-    fn account(&mut self, name: &str, token: &str, audience: &str) {
+    pub fn account(&mut self, name: &str, token: &str, audience: &str) {
         let user = json!({"username": name, "groups": ["system:serviceaccounts"]});
         self.tokens.insert(token.into(), Account { user, audiences: vec![audience.into()] });
     }
 }
 
-async fn token_review(State(world): State<Shared>, Json(mut review): Json<Value>) -> Json<Value> {
+async fn token_review(State(world): State<Shared>, Json(mut review): Json<Value>) -> Response {
     let mut world = world.lock().unwrap();
     world.token_reviews.push(review["spec"].clone());
+    if let Some(nonsense) = world.nonsense {
+        return nonsense(review["spec"]["token"].as_str().unwrap());
+    }
     let asked: Vec<String> = match review["spec"]["audiences"].as_array() {
         Some(asked) if !asked.is_empty() => asked.iter().map(|a| a.as_str().unwrap().to_owned()).collect(),
         _ => vec!["https://kubernetes.default.svc".into()],
@@ -117,7 +122,7 @@ async fn token_review(State(world): State<Shared>, Json(mut review): Json<Value>
         }
         None => json!({"authenticated": false}),
     };
-    Json(review)
+    Json(review).into_response()
 }
 
 async fn access_review(State(world): State<Shared>, Json(mut review): Json<Value>) -> Json<Value> {
