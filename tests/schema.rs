@@ -2,58 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm, missing_docs, reason = "a test fails by panicking")]
 
+mod rules;
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use fettle::{api, yaml};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::core::cel::Validator;
+use rules::{messages, refusals, schema};
 use serde_json::{Value, json};
-
-fn definition(kind: &str) -> CustomResourceDefinition {
-    api::all().into_iter().find(|crd| crd.spec.names.kind == kind).unwrap()
-}
-
-fn schema(kind: &str) -> Value {
-    let crd = definition(kind);
-    let mut schema = serde_json::to_value(crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap()).unwrap();
-    let mut stripped = BTreeSet::new();
-    strip(&mut schema, &mut stripped);
-    for message in stripped {
-        assert!(SERVER_ONLY.iter().any(|start| message.starts_with(start)), "evaluated by nobody here: {message}");
-    }
-    schema
-}
-
-/// Rules that ask for the type of an int-or-string: evaluated by the API server only (the cluster tests send it `tests/e2e/invalid`).
-const SERVER_ONLY: [&str; 3] = ["group must be a number or a name", "group must not be negative", "serial must be a number"];
-
-/// Takes the rules out that only the API server evaluates; their messages.
-fn strip(schema: &mut Value, stripped: &mut BTreeSet<String>) {
-    match schema {
-        Value::Object(map) => {
-            if let Some(Value::Array(rules)) = map.get_mut("x-kubernetes-validations") {
-                rules.retain(|rule| {
-                    let here = !rule["rule"].as_str().unwrap().contains("type(");
-                    if !here {
-                        stripped.insert(rule["message"].as_str().unwrap().to_owned());
-                    }
-                    here
-                });
-            }
-            map.values_mut().for_each(|child| strip(child, stripped));
-        }
-        Value::Array(list) => list.iter_mut().for_each(|child| strip(child, stripped)),
-        _ => {}
-    }
-}
-
-/// The messages with which an object is refused; `old` makes it an update.
-fn refusals(kind: &str, object: &Value, old: Option<&Value>) -> BTreeSet<String> {
-    match Validator::new().validate(&schema(kind), object, old) {
-        Ok(()) => BTreeSet::new(),
-        Err(errors) => errors.iter().map(|e| e.message.clone()).collect(),
-    }
-}
 
 /// An object with this spec laid over a valid one; null takes a field out.
 fn object(kind: &str, over: &Value) -> Value {
@@ -71,19 +26,6 @@ fn object(kind: &str, over: &Value) -> Value {
     }
     spec.as_object_mut().unwrap().retain(|_, value| !value.is_null());
     json!({"apiVersion": "fettle.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": "patching"}, "spec": spec})
-}
-
-fn messages(schema: &Value, into: &mut BTreeSet<String>) {
-    match schema {
-        Value::Object(map) => {
-            for rule in map.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
-                into.insert(rule["message"].as_str().unwrap_or_else(|| panic!("no message: {rule}")).to_owned());
-            }
-            map.values().for_each(|child| messages(child, into));
-        }
-        Value::Array(list) => list.iter().for_each(|child| messages(child, into)),
-        _ => {}
-    }
 }
 
 /// Every rule has a refused example among `cases`, each case is refused by exactly the rule it names, and nothing in `good` is refused.
@@ -157,6 +99,9 @@ fn patch_runs_are_refused_with_words_that_help() {
         (json!({"desiredKernel": "6.1{{ x }}"}), "desiredKernel must be exactly"),
         (json!({"startBy": null}), "startBy is required"),
         (json!({"startAfter": "2026-11-22T05:00:00Z"}), "startAfter must be before startBy"),
+        (json!({"startBy": "9999-12-31T00:00:00Z"}), "startBy and startAfter must lie before"),
+        (json!({"startAfter": "9999-01-01T00:00:00Z", "startBy": null, "phases": ["precheck"]}), "startBy and startAfter must lie before"),
+        (json!({"connection": {"name": "other/prod"}}), "name must be the name of an object in the same namespace"),
         (json!({"timeouts": {"apply": "30s"}}), "each of timeouts"),
         (json!({"timeouts": {"reboot": "169h"}}), "each of timeouts"),
         (json!({"timeouts": {"stage": "soon"}}), "each of timeouts"),
@@ -212,6 +157,8 @@ fn connections_are_refused_with_words_that_help() {
         (json!({"groupVariable": "a-b"}), "groupVariable must be the name"),
         (json!({"caBundle": both}), "caBundle names exactly one"),
         (json!({"caBundle": {}}), "caBundle names exactly one"),
+        (json!({"caBundle": {"secretKeyRef": {"name": "other/ca", "key": "ca.crt"}}}), "name must be the name of an object"),
+        (json!({"credentials": {"secretRef": {"name": "../other/secrets/aap"}}}), "name must be the name of an object"),
     ];
     check("AutomationConnection", &good, &cases, &[], &[]);
 }

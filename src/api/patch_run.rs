@@ -64,6 +64,8 @@ use super::shared::{LocalRef, NameOrId, Span};
         .message("startBy is required with stage, apply or reboot: no change starts later, however long this manifest stays in Git").field_path(".phases"),
     validation = Rule::new("!has(self.startBy) || !has(self.startAfter) || self.startAfter < self.startBy")
         .message("startAfter must be before startBy").field_path(".startAfter"),
+    validation = Rule::new("(!has(self.startBy) || self.startBy.getFullYear() < 9999) && (!has(self.startAfter) || self.startAfter.getFullYear() < 9999)")
+        .message("startBy and startAfter must lie before the year 9999"),
     validation = Rule::new("has(self.connection) && self.connection == oldSelf.connection")
         .message("connection is immutable: create a new PatchRun to use another connection").field_path(".connection"),
     validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)")

@@ -3,12 +3,15 @@
 use std::{fmt, str::FromStr as _};
 
 use jiff::SignedDuration;
+use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Names an object in the same namespace. References never cross namespaces.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.name.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
+    .message("name must be the name of an object in the same namespace: lower-case letters, digits, dots and dashes").field_path(".name"))]
 pub struct LocalRef {
     /// Name of the object, in the namespace of the object that refers to it.
     #[schemars(length(min = 1, max = 63))]
@@ -25,8 +28,10 @@ pub struct SecretSource {
 }
 
 /// One key of a ConfigMap or of a Secret in the same namespace.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.name.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
+    .message("name must be the name of an object in the same namespace: lower-case letters, digits, dots and dashes").field_path(".name"))]
 pub struct KeyRef {
     /// Name of the object, in the same namespace.
     #[schemars(length(min = 1, max = 63))]
