@@ -40,7 +40,7 @@ reasons! {
     // waiting, before anything of a phase is launched
     Starting: "The run was seen; what it needs is being looked up.", "";
     Suspended: "`spec.suspend` is true; no further phase starts.", "Set `spec.suspend` to false.";
-    Paused: "All launches are paused in the operator's configuration.", "Set `PAUSE` to \"false\" in the ConfigMap `fettle-config`.";
+    Paused: "All launches are paused in the operator's configuration.", "Set `PAUSE` to \"false\" in the ConfigMap `fettle-config`, or correct there what the message names.";
     TooEarly: "`spec.startAfter` has not come.", "";
     ConnectionNotFound: "The `AutomationConnection` does not exist in this namespace.", "Create it, or create a new PatchRun that names another one.";
     ConnectionInvalid: "The `AutomationConnection` cannot be used as it is.", "Read the message; `kubectl describe` the connection.";
@@ -71,9 +71,10 @@ reasons! {
     HostsUnproven: "At least one host has a good summary but no report of the guard.", "Use the roles of fettle.patching, or set `guard: Optional`.";
     OutOfScope: "A host that is not in the scope was touched.", "Read the host table; check the template.";
     ScopeEmpty: "The group has no enabled host.", "Check the group, `groupBy` and the inventory; create a new PatchRun.";
-    ScopeTooLarge: "The group has more than 1,000 hosts, or the names do not fit into a limit.", "Split the group.";
+    ScopeTooLarge: "The group has more than 1,000 hosts, or their names do not fit into a limit, or what checks need of them into a ConfigMap.", "Split the group.";
     ScopeSelf: "The scope holds the node this operator runs on.", "Take the node out, or set `allowSelf: true` in a new PatchRun.";
     HostsNotFound: "A host is not in the inventory, or it is disabled there.", "Correct `hosts` in a new PatchRun.";
+    HostsAmbiguous: "Two hosts of the scope have names that differ in nothing but letter case.", "Correct the inventory: to Fettle, and to name services, they are one host.";
     StartByPassed: "`spec.startBy` passed before the change phase started; nothing of it was launched.", "Create a new PatchRun with a later `startBy`.";
     Cancelled: "A person asked for the end.", "";
     CancelledElsewhere: "The job was cancelled in the controller.", "Ask who did it; raise `spec.attempt` to run again.";

@@ -9,7 +9,10 @@ use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::O
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::decide::{Gate, ScopePlan};
+use super::{
+    decide::{Gate, ScopePlan},
+    verdict,
+};
 use crate::{
     api::{
         automation_connection::GroupBy,
@@ -23,6 +26,8 @@ use crate::{
 const MOST_HOSTS: usize = 1000;
 /// Longest limit of one launch, bytes.
 const LONGEST_LIMIT: usize = 100 << 10;
+/// Most bytes of an inventory of the checks: a ConfigMap holds one MiB.
+const LARGEST_INVENTORY: usize = 800 << 10;
 /// Excluded hosts named in the status.
 const NAMED: usize = 10;
 
@@ -97,11 +102,8 @@ pub fn resolve(
             let by_name: BTreeMap<&str, &Host> = inventory.iter().map(|h| (h.name.as_str(), h)).collect();
             let unknown: Vec<&str> =
                 wanted.iter().map(String::as_str).filter(|name| by_name.get(name).is_none_or(|h| !h.enabled)).collect();
-            if let Some(first) = unknown.first() {
-                return refuse(
-                    Reason::HostsNotFound,
-                    format!("{} host(s) are not in the inventory or disabled there, first {first}", unknown.len()),
-                );
+            if !unknown.is_empty() {
+                return refuse(Reason::HostsNotFound, format!("not in the inventory, or disabled there: {}", verdict::listed(&unknown)));
             }
             wanted.iter().filter_map(|name| by_name.get(name.as_str()).copied()).collect()
         }
@@ -123,6 +125,10 @@ pub fn resolve(
         return refuse(Reason::HostsNotFound, format!("the inventory has a host whose name cannot be a limit: {shown:?}"));
     }
     let names: BTreeSet<String> = enabled.iter().map(|h| h.name.clone()).collect();
+    let mut known = BTreeMap::new();
+    if let Some((name, other)) = names.iter().find_map(|name| Some((name, known.insert(name.to_lowercase(), name)?))) {
+        return refuse(Reason::HostsAmbiguous, format!("{other} and {name} differ in nothing but letter case: they are one host"));
+    }
     let limit: usize = names.iter().map(|n| n.len() + 1).sum();
     if names.len() > MOST_HOSTS || limit > LONGEST_LIMIT {
         return refuse(
@@ -142,6 +148,17 @@ pub fn resolve(
     excluded.sort_unstable();
     excluded.truncate(NAMED);
     let hosts = enabled.iter().map(|host| (host.name.clone(), allowed(&host.variables))).collect();
+    let size = inventory_of(&hosts).len();
+    if size > LARGEST_INVENTORY {
+        return refuse(
+            Reason::ScopeTooLarge,
+            format!(
+                "its hosts and those of their variables that checks use take {} KiB; a run takes at most {} KiB: split the group",
+                size >> 10,
+                LARGEST_INVENTORY >> 10
+            ),
+        );
+    }
     let status = ScopeStatus {
         config_map: config_map.to_owned(),
         hosts: i32::try_from(names.len()).unwrap_or(i32::MAX),
@@ -198,9 +215,13 @@ pub fn digest(names: &BTreeSet<String>) -> String {
     names::sha256_hex(text.as_bytes())
 }
 
+/// The inventory of the checks.
+fn inventory_of(hosts: &BTreeMap<String, BTreeMap<String, Value>>) -> String {
+    format!("{:#}\n", json!({"all": {"hosts": hosts}}))
+}
+
 /// The ConfigMap that fixes the scope: `scope.json` for Fettle, `inventory.json` for the checks.
 pub fn config_map(namespace: &str, run: &str, run_key: &str, plan: &ScopePlan) -> ConfigMap {
-    let inventory = json!({"all": {"hosts": plan.hosts}});
     let scope = json!({"hosts": plan.hosts.keys().collect::<Vec<_>>(), "digest": plan.status.digest, "ledger": plan.status.ledger, "excluded": plan.status.excluded});
     ConfigMap {
         metadata: ObjectMeta {
@@ -214,7 +235,7 @@ pub fn config_map(namespace: &str, run: &str, run_key: &str, plan: &ScopePlan) -
             ..ObjectMeta::default()
         },
         immutable: Some(true),
-        data: Some(BTreeMap::from([("inventory.json".into(), format!("{inventory:#}\n")), ("scope.json".into(), format!("{scope:#}\n"))])),
+        data: Some(BTreeMap::from([("inventory.json".into(), inventory_of(&plan.hosts)), ("scope.json".into(), format!("{scope:#}\n"))])),
         ..ConfigMap::default()
     }
 }
@@ -380,8 +401,34 @@ all:
     fn an_empty_group_is_refused() {
         let refused = resolved("{connection: {name: c}, group: 7, phases: [precheck]}").unwrap_err();
         assert!(matches!(refused, Gate::Refuse(Reason::ScopeEmpty, _)));
-        let refused = resolved("{connection: {name: c}, hosts: [web-1, ghost], phases: [precheck]}").unwrap_err();
-        assert!(matches!(refused, Gate::Refuse(Reason::HostsNotFound, ref why) if why.contains("ghost")), "{refused:?}");
+        let refused = resolved("{connection: {name: c}, hosts: [web-1, ghost, wbe-2], phases: [precheck]}").unwrap_err();
+        assert!(matches!(refused, Gate::Refuse(Reason::HostsNotFound, ref why) if why.ends_with(": ghost, wbe-2")), "{refused:?}");
+    }
+
+    #[test]
+    fn a_scope_that_no_config_map_can_hold_is_refused() {
+        let large = |n: usize, note: usize| {
+            let variables = [("patch_group".into(), json!(5)), ("fettle_note".into(), json!("x".repeat(note)))].into();
+            Host { name: format!("host-{n}"), enabled: true, variables, ..Host::default() }
+        };
+        let of = |note: usize| {
+            let inventory: Vec<Host> = (0..1000).map(|n| large(n, note)).collect();
+            let spec = spec("{connection: {name: c}, group: 5, phases: [precheck]}");
+            resolve(&spec, GroupBy::Variable, "patch_group", &inventory, ("cm", "uuid"), &BTreeSet::new())
+        };
+        let refused = of(1000).unwrap_err();
+        assert!(matches!(refused, Gate::Refuse(Reason::ScopeTooLarge, ref why) if why.contains("800 KiB")), "{refused:?}");
+        let map = config_map("ns", "run", "v1-x", &of(600).unwrap());
+        assert!(map.data.unwrap().values().map(String::len).sum::<usize>() < 1 << 20);
+    }
+
+    #[test]
+    fn names_that_differ_in_letter_case_only_are_refused() {
+        let twins = parse_inventory("all: {hosts: {web-1: {patch_group: 5}, Web-1: {patch_group: 5}}}", "patch_group").unwrap();
+        let of = |yaml: &str| resolve(&spec(yaml), GroupBy::Variable, "patch_group", &twins, ("cm", "uuid"), &BTreeSet::new());
+        let refused = of("{connection: {name: c}, group: 5, phases: [precheck]}").unwrap_err();
+        assert!(matches!(refused, Gate::Refuse(Reason::HostsAmbiguous, ref why) if why.starts_with("Web-1 and web-1 ")), "{refused:?}");
+        assert!(of("{connection: {name: c}, hosts: [web-1], phases: [precheck]}").is_ok(), "one of them alone");
     }
 
     #[test]

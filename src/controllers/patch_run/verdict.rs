@@ -235,7 +235,7 @@ fn conclude(
 }
 
 /// The first few names, and how many more.
-fn listed(names: &[&str]) -> String {
+pub fn listed(names: &[&str]) -> String {
     let first = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
     if names.len() > 5 { format!("{first} and {} more", names.len() - 5) } else { first }
 }
