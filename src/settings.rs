@@ -18,8 +18,8 @@ pub struct Settings {
     pub group_variable: String,
     /// `AAP_URL`: origins that connections may point at, separated by commas. Empty: any.
     pub controllers: Vec<String>,
-    /// `PAUSE`: no run launches anything while `true`.
-    pub pause: bool,
+    /// Why no run launches anything; `None`: they may. From `PAUSE`, or because the ConfigMap that followed this one cannot be used.
+    pub pause: Option<String>,
 }
 
 /// A key that cannot be used.
@@ -33,6 +33,12 @@ pub struct Invalid {
 }
 
 impl Settings {
+    /// These, after the ConfigMap was made unusable: what runs is followed to its end, and nothing is launched.
+    #[must_use]
+    pub fn braked(&self, invalid: &Invalid) -> Self {
+        Self { pause: Some(format!("nothing is launched before this is mended: {invalid}")), ..self.clone() }
+    }
+
     /// Reads the ConfigMap's data. Unknown keys belong to other parts of Fettle.
     pub fn parse(data: &BTreeMap<String, String>) -> Result<Self, Invalid> {
         let get = |key: &str| data.get(key).map(|v| v.trim()).filter(|v| !v.is_empty());
@@ -45,8 +51,8 @@ impl Settings {
             return Err(Invalid { key: "INSTALLATION", problem: "must be at most 63 characters".into() });
         }
         let pause = match get("PAUSE").unwrap_or("false") {
-            "true" => true,
-            "false" => false,
+            "true" => Some(format!("launches are paused for the whole operator (PAUSE in {NAME})")),
+            "false" => None,
             // an unreadable brake is a brake
             other => return Err(Invalid { key: "PAUSE", problem: format!("must be \"true\" or \"false\", not {other:?}") }),
         };
@@ -77,8 +83,8 @@ mod tests {
 
     #[test]
     fn an_unreadable_pause_is_an_error_not_a_go() {
-        assert!(!Settings::parse(&data(&[])).unwrap().pause);
-        assert!(Settings::parse(&data(&[("PAUSE", "true")])).unwrap().pause);
+        assert_eq!(Settings::parse(&data(&[])).unwrap().pause, None);
+        assert!(Settings::parse(&data(&[("PAUSE", "true")])).unwrap().pause.is_some());
         assert_eq!(Settings::parse(&data(&[("PAUSE", "yes")])).unwrap_err().key, "PAUSE");
     }
 

@@ -39,9 +39,11 @@ pub fn start(client: Client, namespace: &str, stop: CancellationToken) -> watch:
                     continue;
                 }
             };
-            if let Err(invalid) = &next {
+            let next = next.or_else(|invalid| {
                 tracing::error!(error = %invalid, "nothing is launched with this configuration");
-            }
+                let last = announce.borrow().clone().ok();
+                last.map(|last| Arc::new(last.braked(&invalid))).ok_or(invalid)
+            });
             drop(announce.send_replace(next));
         }
     });

@@ -685,7 +685,7 @@ pub fn observed(facts: &Facts, numbers: &Numbers, plan: &Plan) -> Observed {
     Observed {
         run_key: key.clone(),
         server_url: "https://fettle".into(),
-        paused: facts.halted,
+        paused: facts.halted.then(|| "launches are paused".to_owned()),
         namespace_going: facts.going,
         gate: match facts.gate {
             0 => Gate::Open,

@@ -124,8 +124,8 @@ pub struct Observed {
     pub run_key: String,
     /// Where the server is reached by people; log addresses are made of it.
     pub server_url: String,
-    /// Whether launches are paused in the operator's configuration.
-    pub paused: bool,
+    /// Why launches are paused in the operator's configuration, if they are.
+    pub paused: Option<String>,
     /// Whether what the phase needs is there.
     pub gate: Gate,
     /// The record of the phase in question.
@@ -150,7 +150,7 @@ impl Observed {
         Self {
             run_key,
             server_url,
-            paused: false,
+            paused: None,
             gate: Gate::Open,
             record: RecordFact::NotLooked,
             log: LogFact::NotLooked,
@@ -523,8 +523,8 @@ impl Draft<'_> {
         if self.run.spec.suspend() {
             return self.wait(Reason::Suspended, "suspended; nothing is launched until spec.suspend is false", WAIT);
         }
-        if self.seen.paused {
-            return self.wait(Reason::Paused, "launches are paused for the whole operator (PAUSE in fettle-config)", WAIT);
+        if let Some(why) = self.seen.paused.clone() {
+            return self.wait(Reason::Paused, &why, WAIT);
         }
         match self.seen.gate.clone() {
             Gate::Wait(reason, why) => return self.wait(reason, &why, WAIT),
@@ -747,7 +747,7 @@ impl Draft<'_> {
             Schedule::Foreign(why) => self.finish(entry, None, None, &not_launched(Reason::LaunchConflict, why), LogNeed::None),
             // the name is occupied either way: a request that is still on its way cannot launch any more
             Schedule::Absent => match self.held() {
-                Some(Held::Wait(reason, why)) if over.is_none() => self.keep(reason, why, Step::Nothing, WAIT),
+                Some(Held::Wait(reason, why)) if over.is_none() => self.keep(reason, &why, Step::Nothing, WAIT),
                 held => {
                     let step = Step::CreateSchedule { phase, name, enabled: over.is_none() && held.is_none() };
                     self.keep(Reason::Launching, &format!("{phase} is being launched"), step, POLL)
@@ -884,18 +884,16 @@ impl Draft<'_> {
         if self.run.metadata.deletion_timestamp.is_some() {
             Some(Held::Leave)
         } else if self.run.spec.suspend() {
-            Some(Held::Wait(Reason::Suspended, "suspended; nothing is launched until spec.suspend is false"))
-        } else if self.seen.paused {
-            Some(Held::Wait(Reason::Paused, "launches are paused for the whole operator (PAUSE in fettle-config)"))
+            Some(Held::Wait(Reason::Suspended, "suspended; nothing is launched until spec.suspend is false".into()))
         } else {
-            None
+            self.seen.paused.clone().map(|why| Held::Wait(Reason::Paused, why))
         }
     }
 
     /// Nothing of `phase` runs and nothing will: a run that is being deleted forgets it, so that one created again may go on from there.
     fn hold(mut self, phase: Phase, held: Held) -> Decision {
         match held {
-            Held::Wait(reason, why) => self.keep(reason, why, Step::Nothing, WAIT),
+            Held::Wait(reason, why) => self.keep(reason, &why, Step::Nothing, WAIT),
             Held::Leave => {
                 self.status.phases.retain(|p| p.name != phase);
                 self.wait(Reason::Starting, &format!("{phase} was not launched; the run is being deleted"), SOON)
@@ -1162,10 +1160,9 @@ impl Draft<'_> {
 }
 
 /// What keeps an announced launch from being made.
-#[derive(Clone, Copy)]
 enum Held {
     /// Something that passes.
-    Wait(Reason, &'static str),
+    Wait(Reason, String),
     /// The object is being deleted.
     Leave,
 }

@@ -51,7 +51,7 @@ pub async fn observe(ctx: &Context, run: &PatchRun, now: Timestamp) -> Result<Se
     let settings = ctx.settings().map_err(Error::Settings)?;
     let status = decide::current(run);
     let run_key = status.run_key.clone().unwrap_or_else(|| names::run_key(&settings.installation, run, decide::attempt(run)));
-    let facts = Observed { paused: settings.pause, ..Observed::nothing(run_key, settings.server_url.clone()) };
+    let facts = Observed { paused: settings.pause.clone(), ..Observed::nothing(run_key, settings.server_url.clone()) };
     let mut seen = Seen { facts, connection: None, session: None, controller_time: None, tasks: vec![], entries: Entries::default() };
     let look = Look {
         ctx,
@@ -91,7 +91,7 @@ impl Look<'_> {
     /// Nothing of `phase` is on record.
     async fn before(&self, seen: &mut Seen, status: &PatchRunStatus, phase: Phase) -> Result<(), Error> {
         let spec = &self.run.spec;
-        let waits = spec.start_after.is_some_and(|after| self.now < after) || spec.suspend() || seen.facts.paused;
+        let waits = spec.start_after.is_some_and(|after| self.now < after) || spec.suspend() || seen.facts.paused.is_some();
         let may_have_run = phase.is_change();
         // its past was looked for when it was first seen; nothing of it can run while it waits
         if waits && !may_have_run && !spec.cancel() && !status.conditions.is_empty() {
