@@ -301,7 +301,7 @@ impl Look<'_> {
         if let Some(session) = session {
             return Ok(match session_inventory(&session, &spec.inventory).await {
                 Ok(hosts) => Ok(hosts),
-                Err(error) => Err(waiting(&error, Purpose::Read, connection)),
+                Err(error) => Err(waiting(&error, Reason::InventoryUnavailable, Purpose::Read, connection)),
             });
         }
         let Some(own) = spec.checks.as_ref().and_then(|c| c.inventory.as_ref()) else {
@@ -356,8 +356,8 @@ async fn session_inventory(session: &Session, which: &NameOrId) -> Result<Vec<Ho
         .collect())
 }
 
-/// What an error of the controller means for a run that waits.
-fn waiting(error: &aap::Error, purpose: Purpose, connection: &AutomationConnection) -> NoSession {
+/// What an error of the controller means for a run that waits; a plain no means what was `asked_for` is not to be had.
+fn waiting(error: &aap::Error, asked_for: Reason, purpose: Purpose, connection: &AutomationConnection) -> NoSession {
     let secret = match purpose {
         Purpose::Change => connection.spec.credentials.as_ref(),
         Purpose::Read | Purpose::Ping => connection.spec.read_credentials.as_ref(),
@@ -369,7 +369,7 @@ fn waiting(error: &aap::Error, purpose: Purpose, connection: &AutomationConnecti
         aap::ErrorKind::Forbidden { .. }
         | aap::ErrorKind::NotFound { .. }
         | aap::ErrorKind::Refused { .. }
-        | aap::ErrorKind::NotUnique { .. } => Reason::TemplateNotReady,
+        | aap::ErrorKind::NotUnique { .. } => asked_for,
     };
     let message = if reason == Reason::CredentialsRejected { format!("{error}{secret}") } else { error.to_string() };
     NoSession { reason, message }

@@ -61,10 +61,12 @@ impl Look<'_> {
             }
         };
         let found = async {
-            let controller = session.aap.discover().await?;
+            let of = |asked_for| move |error| (asked_for, error);
+            let controller = session.aap.discover().await.map_err(of(Reason::ControllerUnreachable))?;
             seen.controller_time = controller.date;
-            let inventory = session.aap.inventory(&connection.spec.inventory).await?.value;
-            let template = session.aap.template(template).await?.value;
+            let inventory = session.aap.inventory(&connection.spec.inventory).await.map_err(of(Reason::InventoryUnavailable))?.value;
+            let of = of(Reason::TemplateNotReady);
+            let template = session.aap.template(template).await.map_err(of)?.value;
             let mut pins =
                 Pinned { install_uuid: controller.value.install_uuid, inventory: inventory.id, stage: None, apply: None, reboot: None };
             match phase {
@@ -85,14 +87,14 @@ impl Look<'_> {
             let pinned = status.pinned.clone().unwrap_or_else(|| pins.clone());
             let asked =
                 jobs::asked(self.run, phase, key, &hosts, &Pinned { stage: pins.stage, apply: pins.apply, reboot: pins.reboot, ..pinned });
-            let (schedule, job) = self.launched(&session, key, 1, &asked, controller.date.unwrap_or(self.now)).await?;
+            let (schedule, job) = self.launched(&session, key, 1, &asked, controller.date.unwrap_or(self.now)).await.map_err(of)?;
             let direct = connection.spec.launch_mode() == LaunchMode::Direct;
             let baseline = match &started {
                 Some(started) => Some(started.baseline),
-                None if direct => Some(session.aap.baseline(template.id).await?.value),
+                None if direct => Some(session.aap.baseline(template.id).await.map_err(of)?.value),
                 None => None,
             };
-            Ok::<_, aap::Error>((decide::Aap { pins, schedule, job, baseline, started: started.is_some() }, problems))
+            Ok::<_, (Reason, aap::Error)>((decide::Aap { pins, schedule, job, baseline, started: started.is_some() }, problems))
         }
         .await;
         match found {
@@ -106,8 +108,8 @@ impl Look<'_> {
                 }
                 seen.facts.work = Work::Aap(Box::new(aap));
             }
-            Err(error) => {
-                let no = waiting(&error, Purpose::Change, connection);
+            Err((asked_for, error)) => {
+                let no = waiting(&error, asked_for, Purpose::Change, connection);
                 seen.facts.gate = Gate::Wait(no.reason, no.message);
             }
         }
@@ -179,7 +181,7 @@ impl Look<'_> {
                 ended
             }
             Err(error) => {
-                let no = waiting(&error, Purpose::Change, connection);
+                let no = waiting(&error, Reason::ControllerUnreachable, Purpose::Change, connection);
                 seen.facts.work = Work::Unavailable(no.reason, no.message);
                 false
             }
