@@ -2,7 +2,7 @@
 //!
 //! [`Aap`] talks to one controller with one credential. Every call makes a bounded number of requests, none is repeated, and every answer carries the
 //! controller's own time. Errors say whether a request can have had an effect ([`Error::is_ambiguous`]). One [`Gate`] per controller, shared by all
-//! its clients, bounds the requests under way.
+//! its clients, bounds the requests under way and their rate.
 //!
 //! ```no_run
 //! use fettle::api::shared::NameOrId;
@@ -40,12 +40,13 @@ use jiff::Timestamp;
 use reqwest::Url;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 use uuid::Uuid;
 
 use super::http::{self as wire, Client, SetupError, UrlPolicy};
 
 mod error;
+mod gate;
 mod inventory;
 mod jobs;
 mod preflight;
@@ -55,6 +56,7 @@ mod templates;
 mod types;
 
 pub use error::{Doubt, DoubtCause, Error, ErrorKind, NotSent, NotSentStage};
+pub use gate::Gate;
 pub use preflight::{Needs, Problem, preflight};
 pub use stdout::Stdout;
 pub use types::{
@@ -173,16 +175,6 @@ impl Credentials {
                 hide(&password.0).replace(&encoded, "…")
             }
         }
-    }
-}
-
-/// Bounds the requests under way to one controller. Cheap to clone; clones share the bound.
-#[derive(Clone, Debug)]
-pub struct Gate(Arc<Semaphore>);
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(4)))
     }
 }
 
@@ -549,7 +541,7 @@ impl Aap {
         let mut meta = Meta { action: call.action, request_id: Some(request_id), ..Meta::default() };
 
         let patience = if reads { wire::READ_DEADLINE } else { PATIENCE };
-        let Ok(Ok(permit)) = tokio::time::timeout(patience, Arc::clone(&self.inner.gate.0).acquire_owned()).await else {
+        let Ok(Ok(permit)) = tokio::time::timeout(patience, self.inner.gate.enter()).await else {
             observe("not_sent");
             let detail = "too many requests to it are under way".into();
             return Err(meta.error(ErrorKind::Unreachable(NotSent { stage: NotSentStage::Busy, detail })));
