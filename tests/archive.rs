@@ -520,3 +520,93 @@ async fn a_slow_store_holds_the_source_back() {
     }
     assert_eq!(put.await.unwrap().unwrap().size, 100_000);
 }
+
+/// Counts the bytes of parts and keeps none of them.
+#[derive(Debug)]
+struct Counting {
+    inner: InMemory,
+    stored: Arc<AtomicU64>,
+}
+
+impl fmt::Display for Counting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counting")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Counting {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
+        self.inner.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> object_store::Result<Box<dyn MultipartUpload>> {
+        Ok(Box::new(CountingUpload(Arc::clone(&self.stored))))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, object_store::Result<Path>>) -> BoxStream<'static, object_store::Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[derive(Debug)]
+struct CountingUpload(Arc<AtomicU64>);
+
+#[async_trait]
+impl MultipartUpload for CountingUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let stored = Arc::clone(&self.0);
+        Box::pin(async move {
+            stored.fetch_add(data.content_length() as u64, Ordering::SeqCst);
+            Ok(())
+        })
+    }
+
+    async fn complete(&mut self) -> object_store::Result<PutResult> {
+        Ok(PutResult { e_tag: None, version: None, extensions: object_store::Extensions::default() })
+    }
+
+    async fn abort(&mut self) -> object_store::Result<()> {
+        Ok(())
+    }
+}
+
+/// A GiB comes from nowhere, in chunks as a socket gives them, and goes nowhere: between the two there is never more than a part and a chunk.
+#[tokio::test]
+async fn a_gibibyte_of_output_is_archived_a_part_at_a_time() {
+    const SIZE: u64 = 1 << 30;
+    const CHUNK: usize = 64 << 10;
+    const PART: u64 = 8 << 20;
+    let stored = Arc::new(AtomicU64::new(0));
+    let archive = Archive::new(Arc::new(Counting { inner: InMemory::new(), stored: Arc::clone(&stored) }));
+    let (given, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let chunk = Bytes::from(vec![b'x'; CHUNK]);
+    let chunks = (0..SIZE / CHUNK as u64).map({
+        let (given, most, stored) = (Arc::clone(&given), Arc::clone(&most), Arc::clone(&stored));
+        move |_| {
+            let held = given.fetch_add(CHUNK as u64, Ordering::SeqCst) + CHUNK as u64 - stored.load(Ordering::SeqCst);
+            most.fetch_max(held, Ordering::SeqCst);
+            Ok(chunk.clone())
+        }
+    });
+    let log = archive.put_log(&key(), &owner(), "Job 1", futures::stream::iter(chunks).boxed()).await.unwrap();
+    assert_eq!((log.size, stored.load(Ordering::SeqCst)), (1 << 30, SIZE));
+    let most = most.load(Ordering::SeqCst);
+    assert!(most <= PART + CHUNK as u64, "{most} bytes were held");
+}
