@@ -18,6 +18,7 @@ use crate::{
         shared::NameOrId,
     },
     clients::{aap, tekton::TaskRun},
+    conditions,
     controllers::{
         Context,
         sessions::{NoSession, Purpose, Session},
@@ -95,6 +96,11 @@ impl Look<'_> {
         let may_have_run = phase.is_change();
         // its past was looked for when it was first seen; nothing of it can run while it waits
         if waits && !may_have_run && !spec.cancel() && !status.conditions.is_empty() {
+            return Ok(());
+        }
+        // it says that it waits before it takes the controller's time: when all wait, that is much of it
+        let in_time = spec.start_by.is_none_or(|by| self.now < by);
+        if waits && may_have_run && in_time && !spec.cancel() && !says_that_it_waits(status) {
             return Ok(());
         }
         let key = names::phase_key(&seen.facts.run_key, phase);
@@ -354,6 +360,12 @@ async fn session_inventory(session: &Session, which: &NameOrId) -> Result<Vec<Ho
         .into_iter()
         .map(|host| Host { name: host.name, enabled: host.enabled, variables: host.variables.into_iter().collect(), groups: host.groups })
         .collect())
+}
+
+/// Whether the status says that nothing is launched now by somebody's will.
+fn says_that_it_waits(status: &PatchRunStatus) -> bool {
+    let reason = conditions::find(&status.conditions, conditions::types::SUCCEEDED).map(|c| c.reason.as_str());
+    [Reason::TooEarly, Reason::Suspended, Reason::Paused].iter().any(|waits| reason == Some(waits.as_str()))
 }
 
 /// What an error of the controller means for a run that waits; a plain no means what was `asked_for` is not to be had.
