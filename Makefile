@@ -2,7 +2,7 @@
 BED := tests/e2e/bed/bed
 GENERATED := manifests reference bundle
 
-.PHONY: help demo demo-down test simulate soak mutants bench gen check lint format cluster cluster-down shell
+.PHONY: help demo demo-down test simulate soak mutants fuzz bench gen check lint format cluster cluster-down shell
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ soak: ## a million of them, from another seed on each day (make soak SEED=7 COUN
 
 mutants: ## deliberate bugs, and the tests that catch each (make mutants MUTANTS="late-lock" tries some)
 	@tests/mutants/run $(MUTANTS)
+
+fuzz: ## a minute of each fuzz target; needs a nightly toolchain (make fuzz SECONDS=10 TARGETS="connection_urls" tries one)
+	@EACH=$(or $(SECONDS),60) fuzz/run $(TARGETS)
 
 check: format lint ## what needs no cluster and no root: format, lint, the tests of the code
 	@tests/run world
