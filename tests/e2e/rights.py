@@ -156,7 +156,9 @@ def check(installed, logs, every):
         if rights and right not in rights:
             wrong.append(f"{' '.join(right)} is excused and not even granted: take it off the list")
     told = f"{len(rights)} rights, {len(rights) - len(idle)} used; {count} requests, {sum(refused.values())} refused"
-    return sorted(set(wrong)), f"rights: {told}; {len(set(wrong))} things are wrong"
+    needless = sorted(" ".join(right) for right in UNUSED if right in used)
+    note = f"excused although used: {', '.join(needless)}\n" if needless else ""
+    return sorted(set(wrong)), f"{note}rights: {told}; {len(set(wrong))} things are wrong"
 
 
 def main():

@@ -87,6 +87,7 @@ class Rights(unittest.TestCase):
         self.assertEqual(self.found(without, every=False)[0], [])
         rights.UNUSED = {("fettle-manager", "get", "pods"): "a test"}
         self.assertEqual(self.found(without)[0], [])
+        self.assertIn("excused although used: fettle-manager get pods", self.found(GOOD)[1])
         rights.UNUSED[("fettle-manager", "get", "nodes")] = "a test"
         self.assertIn("excused and not even granted", self.found(GOOD)[0][0])
 
