@@ -287,6 +287,11 @@ impl ApiServer {
         events.filter(|o| o["metadata"]["name"] == name && path.contains("/patchruns/") && o["kind"] == "PatchRun").cloned().collect()
     }
 
+    /// Path and content of every version of every object that was ever stored.
+    pub fn everything(&self) -> Vec<(String, Value)> {
+        self.lock().history.iter().map(|(_, path, event)| (path.clone(), event["object"].clone())).collect()
+    }
+
     /// Whether an object of that path was ever deleted.
     pub fn was_deleted(&self, path: &str) -> bool {
         let (_, name) = path.rsplit_once('/').unwrap();

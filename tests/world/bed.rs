@@ -203,14 +203,20 @@ impl Bed {
 
     /// Runs the controllers as the manager does, until what is returned is dropped.
     pub fn controllers(&self) -> DropGuard {
-        let client = self.api.client(Arc::default());
+        self.controllers_with(Arc::default()).0
+    }
+
+    /// As [`Self::controllers`], with the calls to the API server going through `calls`; also its metrics.
+    pub fn controllers_with(&self, calls: Arc<Calls>) -> (DropGuard, Metrics) {
+        let client = self.api.client(calls);
         let stop = CancellationToken::new();
         let (controller, store) = automation_connection::start(&client);
         let (references, changes) = ReferenceWatch::new(client.clone());
         let ctx = Arc::new(self.context(client, store, references, &stop));
+        let metrics = ctx.metrics.clone();
         tokio::spawn(automation_connection::run(controller, changes, ctx.clone(), stop.clone()));
         tokio::spawn(patch_run::run(ctx, stop.clone()));
-        stop.drop_guard()
+        (stop.drop_guard(), metrics)
     }
 
     /// Starts a manager whose calls are counted by `calls`.
@@ -407,6 +413,6 @@ impl Bed {
     }
 }
 
-fn base64(text: &str) -> String {
+pub fn base64(text: &str) -> String {
     data_encoding::BASE64.encode(text.as_bytes())
 }

@@ -18,6 +18,7 @@ mod addresses;
 mod apiserver;
 mod bed;
 mod calls;
+mod canaries;
 mod foreign;
 #[path = "../logged/mod.rs"]
 mod logged;

@@ -9,7 +9,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::Response,
 };
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
@@ -25,17 +25,22 @@ pub struct Proxy {
 
 type Shared = Arc<Mutex<Inside>>;
 
+/// Answers a request in the controller's place, or lets it pass.
+pub type Stranger = Arc<dyn Fn(&Parts) -> Option<Response> + Send + Sync>;
+
 struct Inside {
     target: String,
     calls: Arc<Calls>,
     client: reqwest::Client,
     traceparents: Vec<(String, String)>,
+    stranger: Option<Stranger>,
 }
 
 impl Proxy {
     pub async fn start(target: &str) -> Self {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
-        let state = Arc::new(Mutex::new(Inside { target: target.to_owned(), calls: Arc::default(), client, traceparents: vec![] }));
+        let state = Inside { target: target.to_owned(), calls: Arc::default(), client, traceparents: vec![], stranger: None };
+        let state = Arc::new(Mutex::new(state));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(forward).with_state(state.clone());
@@ -53,6 +58,11 @@ impl Proxy {
         target.clone_into(&mut self.state.lock().unwrap().target);
     }
 
+    /// From now on somebody else may answer first, or nobody.
+    pub fn intercept(&self, stranger: Option<Stranger>) {
+        self.state.lock().unwrap().stranger = stranger;
+    }
+
     /// Every call so far, with the trace it said it belongs to; empty when it said nothing.
     pub fn traceparents(&self) -> Vec<(String, String)> {
         self.state.lock().unwrap().traceparents.clone()
@@ -60,11 +70,14 @@ impl Proxy {
 }
 
 async fn forward(State(state): State<Shared>, request: Request) -> Response {
-    let (target, calls, client) = {
+    let (target, calls, client, stranger) = {
         let inside = state.lock().unwrap();
-        (inside.target.clone(), inside.calls.clone(), inside.client.clone())
+        (inside.target.clone(), inside.calls.clone(), inside.client.clone(), inside.stranger.clone())
     };
     let (parts, body) = request.into_parts();
+    if let Some(answer) = stranger.and_then(|stranger| stranger(&parts)) {
+        return answer;
+    }
     let body = to_bytes(body, 16 << 20).await.unwrap_or_default();
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     let what = format!("AAP {} {}", parts.method, parts.uri.path());
