@@ -231,7 +231,10 @@ pub fn evidence(run: &PipelineRunStatus, tasks: &[TaskRun], report: &str) -> Evi
         match serde_json::from_str::<Line>(line) {
             Ok(line) => {
                 let summary = Summary { ok: line.ok, changed: line.changed, failures: line.failures, unreachable: line.unreachable };
-                summaries.insert(line.host.clone(), summary);
+                // the callback prints each host once
+                if summaries.insert(line.host.clone(), summary).is_some() {
+                    unreadable += 1;
+                }
                 if let Some(report) = line.report {
                     reports.insert(line.host, report);
                 }
@@ -309,9 +312,42 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_reported_twice_is_not_believed() {
+        let line = |failures: u8| format!("{{\"host\":\"a\",\"failures\":{failures},\"report\":{{\"ok\":true}}}}\n");
+        let e = evidence(&status("True", "Succeeded"), &[task(0)], &(line(1) + &line(0)));
+        assert!(matches!(e.end, End::Broken(Reason::CheckFailed, _)), "{e:?}");
+        assert_eq!(evidence(&status("True", "Succeeded"), &[task(0)], &line(0)).end, End::Succeeded);
+    }
+
+    #[test]
     fn a_report_that_cannot_be_read_is_no_success() {
         let e = evidence(&status("True", "Succeeded"), &[task(0)], "{\"host\":\"a\"}\nTASK [x]\n");
         assert!(matches!(e.end, End::Broken(..)));
+    }
+
+    #[test]
+    fn a_check_runs_under_the_account_without_rights() {
+        let spec = crate::yaml::from_str("{connection: {name: c}, group: 5, phases: [precheck]}").unwrap();
+        let checks: Checks =
+            crate::yaml::from_str("{sshKeySecretRef: {name: ssh}, knownHostsRef: {name: k}, pipelineRef: {name: p}}").unwrap();
+        let run = PatchRun::new("web", spec);
+        let (key, name) = ("v1-k-precheck", "fettle-v1-k-precheck");
+        let plan = CheckPlan {
+            run: &run,
+            phase: Phase::Precheck,
+            key,
+            name,
+            checks: &checks,
+            scope: "scope",
+            scope_digest: "d",
+            reboot_key: None,
+            image: "checks:1",
+        };
+        let template = pipeline_run(&plan).spec.task_run_template.unwrap();
+        assert_eq!(
+            (&template["serviceAccountName"], &template["podTemplate"]["automountServiceAccountToken"]),
+            (&json!("fettle-checks"), &json!(false))
+        );
     }
 
     #[test]

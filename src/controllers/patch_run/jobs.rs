@@ -14,7 +14,7 @@ use crate::{
         patch_run::{PatchRun, Phase, Pinned},
         reason::Reason,
     },
-    clients::aap::{self, Aap, Job, JobKind, JobStatus, Schedule},
+    clients::aap::{self, Aap, HostSummary, Job, JobKind, JobStatus, Schedule},
 };
 
 /// A cancelled job must still be so after this long: it was seen to come back to life.
@@ -133,13 +133,7 @@ fn is_settled(job: &Job, now: Timestamp) -> bool {
 }
 
 async fn evidence(aap: &Aap, job: &Job) -> Result<Evidence, aap::Error> {
-    let mut summaries = BTreeMap::new();
-    for row in aap.host_summaries(job.id).await?.value {
-        let count = |n: i64| u64::try_from(n).unwrap_or_default();
-        let failures = count(row.failures).max(u64::from(row.failed && row.dark == 0));
-        let summary = Summary { ok: count(row.ok), changed: count(row.changed), failures, unreachable: count(row.dark) };
-        summaries.insert(row.host_name, summary);
-    }
+    let mut summaries = counted(aap.host_summaries(job.id).await?.value);
     if summaries.is_empty() && job.status == JobStatus::Canceled {
         // a cancelled job has no summaries; its events say at least who could not be reached
         for (name, host) in aap.host_events(job.id).await?.value.hosts {
@@ -155,6 +149,21 @@ async fn evidence(aap: &Aap, job: &Job) -> Result<Evidence, aap::Error> {
         .filter_map(|(host, report)| Some((host.clone(), serde_json::from_value::<Report>(report.clone()).ok()?)))
         .collect();
     Ok(Evidence { end: end(job), summaries, reports })
+}
+
+/// Summaries by host. Rows about one host count together, and a count below zero, which means nothing, counts as one.
+fn counted(rows: Vec<HostSummary>) -> BTreeMap<String, Summary> {
+    let mut summaries = BTreeMap::<String, Summary>::new();
+    for row in rows {
+        let count = |n: i64| u64::try_from(n).unwrap_or(1);
+        let failures = count(row.failures).max(u64::from(row.failed && row.dark == 0));
+        let all = summaries.entry(row.host_name).or_default();
+        all.ok = all.ok.saturating_add(count(row.ok));
+        all.changed = all.changed.saturating_add(count(row.changed));
+        all.failures = all.failures.saturating_add(failures);
+        all.unreachable = all.unreachable.saturating_add(count(row.dark));
+    }
+    summaries
 }
 
 fn end(job: &Job) -> End {
@@ -187,6 +196,18 @@ mod tests {
 
     fn pins() -> Pinned {
         Pinned { install_uuid: "u".into(), inventory: 2, stage: None, apply: Some(7), reboot: Some(8) }
+    }
+
+    #[test]
+    fn rows_about_one_host_count_together_and_nonsense_is_no_good_sign() {
+        let row = |failures, dark| HostSummary { host_name: "a".into(), ok: 3, failures, dark, ..HostSummary::default() };
+        for rows in [[row(1, 0), row(0, 0)], [row(0, 0), row(1, 0)], [row(-1, 0), row(0, 0)]] {
+            assert!(counted(rows.to_vec())["a"].failures > 0, "{rows:?}");
+        }
+        for rows in [[row(0, 1), row(0, 0)], [row(0, 0), row(0, -7)], [row(0, i64::MAX), row(0, i64::MAX)]] {
+            assert!(counted(rows.to_vec())["a"].unreachable > 0, "{rows:?}");
+        }
+        assert_eq!(counted(vec![row(0, 0)])["a"], Summary { ok: 3, ..Summary::default() });
     }
 
     #[test]
