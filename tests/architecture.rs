@@ -237,3 +237,38 @@ fn mutants_fit_the_source() {
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     }
 }
+
+/// Every annotation that is read: the origin of a Secret, and the marks on what Fettle itself made.
+#[test]
+fn annotations_decide_nothing() {
+    let known =
+        ["controllers/sessions.rs", "controllers/patch_run/observe/check.rs", "controllers/patch_run/scope.rs", "controllers/janitor.rs"];
+    for (file, text) in sources() {
+        let reads = text.lines().any(|line| line.contains(".annotations") || line.contains("annotations()"));
+        assert!(!reads || known.contains(&file.as_str()), "{file} reads annotations: what people decide stands in a spec");
+    }
+}
+
+/// The tests that a document names, each as `file::name`.
+fn tests_named(text: &str) -> Vec<(&str, &str)> {
+    text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).filter(|(file, _)| file.contains('.')).collect()
+}
+
+#[test]
+fn tests_that_documents_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/threats.md")).unwrap();
+    for (file, name) in tests_named(&text) {
+        let source = fs::read_to_string(root.join(file)).unwrap_or_default();
+        assert!(
+            [format!("fn {name}("), format!("def {name}(")].iter().any(|head| source.contains(head)),
+            "there is no test {name} in {file}"
+        );
+    }
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| T")).collect();
+    for (row, number) in rows.iter().zip(1..) {
+        assert!(row.starts_with(&format!("| T{number} |")), "{row}");
+        assert!(!tests_named(row).is_empty() || row.contains("| open: "), "neither tested nor open: {row}");
+    }
+    assert_eq!(rows.len(), 30);
+}

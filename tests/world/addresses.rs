@@ -10,7 +10,11 @@ use serde_json::json;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::{apiserver::ApiServer, tekton::Tekton};
+use crate::{
+    apiserver::ApiServer,
+    bed::{Bed, NAMESPACE, base64, connection_path},
+    tekton::Tekton,
+};
 
 const SERVICE: &str = "api/v1/namespaces/default/services/kubernetes";
 const SLICE: &str = "apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
@@ -62,4 +66,31 @@ async fn a_missing_right_is_no_failure_and_is_asked_for_again() {
     sleep(Duration::from_mins(2)).await;
     assert_eq!(refused(&policy, &URLS).len(), 3);
     stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_go_only_to_the_origin_they_name() {
+    let mut bed = Bed::new().await;
+    let path = format!("api/v1/namespaces/{NAMESPACE}/secrets/aap-read");
+    let other = |bed: &Bed, origin: Option<&str>| {
+        let annotations = origin.map_or(json!({}), |origin| json!({"fettle.dev/origin": origin}));
+        bed.api.put(&path, json!({"metadata": {"annotations": annotations}, "data": {"token": base64("read-token")}}));
+    };
+    let near = format!("{}0", bed.proxy.url);
+    let origins = [None, Some(""), Some("https://aap.example.com"), Some("http://127.0.0.1"), Some(near.as_str())];
+    for (number, origin) in origins.into_iter().enumerate() {
+        other(&bed, origin);
+        let name = format!("web-{number}");
+        bed.apply(&name, json!({"phases": ["precheck"], "startBy": null}));
+        bed.drive(&name, 60, |bed| bed.reason(&name) == "AwaitingCredentials").await;
+        assert!(bed.message(&name).contains("does not say that it is for"), "{origin:?}: {}", bed.message(&name));
+        bed.kill();
+    }
+    assert_eq!(bed.aap.count("GET", "/me/"), 0, "credentials were sent");
+    // a connection that is changed to lead elsewhere leaves them behind
+    bed.secret(NAMESPACE, "aap-read", "read-token");
+    bed.api.edit(&connection_path(NAMESPACE), |connection| connection["spec"]["url"] = json!(bed.aap.url));
+    bed.apply("moved", json!({"phases": ["precheck"], "startBy": null}));
+    bed.drive("moved", 60, |bed| bed.reason("moved") == "AwaitingCredentials").await;
+    assert!(bed.message("moved").contains("does not say that it is for"), "{}", bed.message("moved"));
 }
