@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     core::DeserializeGuard,
@@ -162,8 +162,14 @@ async fn report(ctx: &Context, run: &PatchRun, before: &PatchRunStatus, after: &
 /// Runs the controller until `stop`; what is under way is ended first.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     let runs = Api::<DeserializeGuard<PatchRun>>::all(ctx.client.clone());
+    // a pause, or its end, concerns them all
+    let settings = stream::unfold(ctx.settings.clone(), |mut settings| async move {
+        settings.changed().await.ok()?;
+        Some(((), settings))
+    });
     Controller::new(runs, watcher::Config::default())
         .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_all_on(settings)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(|run, ctx| drive(run, ctx, |run, ctx| async move { reconcile(&run, &ctx).await }), never, ctx)
         .for_each(|_| async {})

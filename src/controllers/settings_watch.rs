@@ -44,7 +44,11 @@ pub fn start(client: Client, namespace: &str, stop: CancellationToken) -> watch:
                 let last = announce.borrow().clone().ok();
                 last.map(|last| Arc::new(last.braked(&invalid))).ok_or(invalid)
             });
-            drop(announce.send_replace(next));
+            announce.send_if_modified(|last| {
+                let changed = *last != next;
+                *last = next;
+                changed
+            });
         }
     });
     settings

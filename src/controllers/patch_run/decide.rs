@@ -47,6 +47,8 @@ const NAMED: usize = 20;
 const SOON: SignedDuration = SignedDuration::from_millis(200);
 const POLL: SignedDuration = SignedDuration::from_secs(2);
 const WAIT: SignedDuration = SignedDuration::from_secs(15);
+/// What waits by somebody's will is looked at when that changes.
+const REST: SignedDuration = SignedDuration::from_mins(5);
 
 /// One outside effect. At most one is taken in a reconcile.
 #[derive(Clone, Debug, PartialEq)]
@@ -520,11 +522,13 @@ impl Draft<'_> {
             };
             return self.refuse(phase, Reason::StartByPassed, &why);
         }
+        let left = self.run.spec.start_by.map_or(REST, |by| by.duration_since(self.now));
+        let rest = if left.is_positive() { left.min(REST) } else { REST };
         if self.run.spec.suspend() {
-            return self.wait(Reason::Suspended, "suspended; nothing is launched until spec.suspend is false", WAIT);
+            return self.wait(Reason::Suspended, "suspended; nothing is launched until spec.suspend is false", rest);
         }
         if let Some(why) = self.seen.paused.clone() {
-            return self.wait(Reason::Paused, &why, WAIT);
+            return self.wait(Reason::Paused, &why, rest);
         }
         match self.seen.gate.clone() {
             Gate::Wait(reason, why) => return self.wait(reason, &why, WAIT),
