@@ -164,7 +164,12 @@ impl ApiServer {
                 None => failure(404, "NotFound", "no such pod"),
             }
         } else {
-            inner.serve(method, path, body, kind)
+            let (code, mut answer) = inner.serve(method, path, body, kind);
+            let name = query.get("fieldSelector").and_then(|fields| fields.strip_prefix("metadata.name="));
+            if let (Some(name), Some(items)) = (name, answer["items"].as_array_mut()) {
+                items.retain(|item| item["metadata"]["name"] == name);
+            }
+            (code, answer)
         };
         inner.asked.push(Asked { method: method.to_string(), path: path.to_owned(), code });
         (StatusCode::from_u16(code).unwrap(), answer.to_string().into_bytes())
@@ -479,7 +484,7 @@ fn named_alike(path: &str) -> String {
 }
 
 fn is_collection(path: &str) -> bool {
-    ["pipelineruns", "taskruns", "patchruns", "automationconnections"].iter().any(|plural| path.ends_with(plural))
+    ["pipelineruns", "taskruns", "patchruns", "automationconnections", "configmaps"].iter().any(|plural| path.ends_with(plural))
 }
 
 fn failure(code: u16, reason: &str, message: &str) -> (u16, Value) {

@@ -20,10 +20,11 @@ use fettle::{
         patch_run,
         reference_watch::ReferenceWatch,
         sessions::{Purpose, Sessions},
+        settings_watch,
         tekton_watch::TektonWatch,
     },
     metrics::Metrics,
-    settings::Settings,
+    settings::{self, Invalid, Settings},
 };
 use fettle_standins::aap::{Assignment, Config, Job, Running, Script, Standin};
 use jiff::SignedDuration;
@@ -54,8 +55,10 @@ pub struct Bed {
     pub archive: Archive,
     pub directory: tempfile::TempDir,
     manager: Option<Manager>,
-    /// Whether launches are paused.
+    /// Whether launches are paused, for managers that are started from now on.
     pub pause: bool,
+    /// Names of the node the operator runs on.
+    pub nodes: BTreeSet<String>,
     /// Time between two reconciles while something changes.
     pub poll: Duration,
     /// The longest time between two reconciles.
@@ -72,6 +75,8 @@ struct Manager {
     _stop: DropGuard,
 }
 
+/// What the operator's configuration needs.
+const CONFIG: [(&str, &str); 3] = [("INSTALLATION", "east"), ("SERVER_URL", "https://fettle.example.com"), ("CHECKS_IMAGE", "checks:1")];
 pub const NAMESPACE: &str = "patching";
 /// Where the operator is: a name nobody would guess.
 pub const OPERATOR: &str = "patch-tools";
@@ -104,13 +109,21 @@ impl Bed {
             directory,
             manager: None,
             pause: false,
+            nodes: BTreeSet::new(),
             poll: Duration::from_millis(25),
             slowest: Duration::from_millis(25),
             struck: false,
             past: vec![],
         };
+        bed.configure(&[]);
         bed.tenant(NAMESPACE);
         bed
+    }
+
+    /// Writes the operator's configuration; `more` is laid over what it needs.
+    pub fn configure(&self, more: &[(&str, &str)]) {
+        let data: BTreeMap<&str, &str> = CONFIG.iter().chain(more).copied().collect();
+        self.api.put(&format!("api/v1/namespaces/{OPERATOR}/configmaps/{}", settings::NAME), json!({"data": data}));
     }
 
     /// A namespace with connection and secrets.
@@ -170,17 +183,10 @@ impl Bed {
         client: Client,
         connections: reflector::Store<DeserializeGuard<AutomationConnection>>,
         references: ReferenceWatch,
+        settings: watch::Receiver<Result<Arc<Settings>, Invalid>>,
         stop: &CancellationToken,
     ) -> Context {
         let metrics = Metrics::default();
-        let data = [
-            ("INSTALLATION", "east"),
-            ("SERVER_URL", "https://fettle.example.com"),
-            ("CHECKS_IMAGE", "checks:1"),
-            ("PAUSE", if self.pause { "true" } else { "false" }),
-        ];
-        let data: BTreeMap<String, String> = data.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let (_, settings) = watch::channel(Settings::parse(&data).map(Arc::new));
         let policy = UrlPolicy { allow_loopback: true, ..UrlPolicy::default() };
         Context {
             client: client.clone(),
@@ -193,7 +199,7 @@ impl Bed {
             references,
             recorder: Recorder::new(client, Reporter { controller: "fettle".into(), instance: None }),
             metrics,
-            own_nodes: BTreeSet::new(),
+            own_nodes: self.nodes.clone(),
             scopes: patch_run::scope::Cache::default(),
             tidy: tokio::sync::mpsc::channel(1).0,
             followed: patch_run::follow::Followed::default(),
@@ -212,7 +218,8 @@ impl Bed {
         let stop = CancellationToken::new();
         let (controller, store) = automation_connection::start(&client);
         let (references, changes) = ReferenceWatch::new(client.clone());
-        let ctx = Arc::new(self.context(client, store, references, &stop));
+        let settings = settings_watch::start(client.clone(), OPERATOR, stop.clone());
+        let ctx = Arc::new(self.context(client, store, references, settings, &stop));
         let metrics = ctx.metrics.clone();
         tokio::spawn(automation_connection::run(controller, changes, ctx.clone(), stop.clone()));
         tokio::spawn(patch_run::run(ctx, stop.clone()));
@@ -227,7 +234,10 @@ impl Bed {
         let stop = CancellationToken::new();
         let (store, mut writer) = reflector::store();
         let (references, _) = ReferenceWatch::new(client.clone());
-        let ctx = self.context(client, store, references, &stop);
+        let pause = ("PAUSE", if self.pause { "true" } else { "false" });
+        let data = CONFIG.into_iter().chain([pause]).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let (_, settings) = watch::channel(Settings::parse(&data).map(Arc::new));
+        let ctx = self.context(client, store, references, settings, &stop);
         for path in self.api.paths("/automationconnections/") {
             let read = || serde_json::from_value::<AutomationConnection>(self.api.get(&path).unwrap()).unwrap();
             for _ in 0..20 {

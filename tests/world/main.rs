@@ -24,6 +24,7 @@ mod foreign;
 mod logged;
 mod losses;
 mod plans;
+mod poison;
 mod proxy;
 mod references;
 mod stories;

@@ -39,7 +39,7 @@ pub struct Asked {
 pub fn asked(run: &PatchRun, phase: Phase, key: &str, hosts: &BTreeSet<String>, pins: &Pinned) -> Asked {
     let spec = &run.spec;
     // a job that starts at the last moment may still use its time
-    let not_after = spec.start_by.map(|by| (by + spec.timeout(phase)).as_second());
+    let not_after = spec.start_by.map(|by| by.checked_add(spec.timeout(phase)).unwrap_or(Timestamp::MAX).as_second());
     let mut variables = Map::new();
     variables.insert("fettle_run_key".into(), key.into());
     variables.insert("fettle_phase".into(), phase.as_str().into());
