@@ -301,6 +301,12 @@ async fn answers_can_be_lost_broken_late_and_wrong() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(aap.jobs().len(), 2, "committed after the caller left");
 
+    aap.fault(Fault::on("POST", "/job_templates/*/launch/", Action::GatewayTimeout { answer: 0.1, commit: 1.0 }));
+    assert_eq!(client.post(&path, json!({})).await.0, 504);
+    assert_eq!(aap.jobs().len(), 2);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(aap.jobs().len(), 3, "committed behind the gateway's back");
+
     aap.fault(Fault::on("GET", "/me/", Action::Status { code: 429, body: None, retry_after: Some(2) }));
     let answer = client.http.get(format!("{}/api/v2/me/", aap.url)).bearer_auth(client.token).send().await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (429, "2"));
@@ -315,7 +321,7 @@ async fn answers_can_be_lost_broken_late_and_wrong() {
     assert!(client.send(Method::GET, "/ping/", None).await.unwrap_err().is_connect());
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(client.get("/ping/").await.0, 200);
-    assert_eq!(aap.count("POST", "/job_templates/{}/launch/"), 3);
+    assert_eq!(aap.count("POST", "/job_templates/{}/launch/"), 4);
 }
 
 #[tokio::test]

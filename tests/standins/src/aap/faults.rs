@@ -66,6 +66,13 @@ pub enum Action {
         /// When.
         seconds: f64,
     },
+    /// Requests: a gateway answers 504; the controller commits later all the same.
+    GatewayTimeout {
+        /// When the gateway loses patience.
+        answer: f64,
+        /// When it is committed.
+        commit: f64,
+    },
     /// Requests: never answered, nothing handled.
     Hang,
     /// Cancels: answered 202 and forgotten.
@@ -149,6 +156,7 @@ impl Action {
             | Self::Reset
             | Self::Truncate { .. }
             | Self::LateCommit { .. }
+            | Self::GatewayTimeout { .. }
             | Self::Hang => Target::Request,
             Self::LoseCancel | Self::Resurrect { .. } => Target::Cancel,
             Self::DispatcherDead => Target::Controller,

@@ -264,6 +264,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, reset: Arc<Atom
     let mut delay = Duration::ZERO;
     let mut wait = Duration::ZERO;
     let mut cut = None;
+    let mut patience = None;
     match &fault {
         Some(Action::Status { code, body, retry_after }) => {
             let mut reply = match body {
@@ -283,6 +284,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, reset: Arc<Atom
         Some(Action::Hang) => std::future::pending().await,
         Some(Action::Delay { seconds }) => delay = seconds_of(*seconds),
         Some(Action::LateCommit { seconds }) => wait = seconds_of(*seconds),
+        Some(Action::GatewayTimeout { answer, commit }) => (patience, wait) = (Some(seconds_of(*answer)), seconds_of(*commit)),
         Some(Action::Truncate { bytes }) => cut = Some(*bytes),
         _ => {}
     }
@@ -306,6 +308,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, reset: Arc<Atom
         }
         reply
     });
+    if let Some(patience) = patience {
+        tokio::time::sleep(patience).await;
+        seen(504);
+        return Ok(render(&shared, Reply::html(504, &api::error_page(504)), None));
+    }
     let Ok(reply) = handled.await else {
         seen(500);
         return Ok(render(&shared, Reply::html(500, &api::error_page(500)), None));
