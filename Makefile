@@ -2,7 +2,7 @@
 BED := tests/e2e/bed/bed
 GENERATED := manifests reference bundle
 
-.PHONY: help demo demo-down test simulate soak mutants fuzz bench gen check lint format cluster cluster-down shell
+.PHONY: help demo demo-down test test-faults simulate soak mutants fuzz bench gen check lint format cluster cluster-down shell
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ demo-down: cluster-down ## end the demo and remove every trace
 
 test: ## everything that proves it, level by level (root; make test LEVELS="world package" runs some)
 	@tests/run $(LEVELS)
+
+test-faults: ## faults on a real cluster, and the operator killed at random (root; make test-faults FAULTS="F06 F27" tells some)
+	@tests/e2e/run $(or $(FAULTS),faults) $(if $(SEED),--seed $(SEED))
 
 bench: ## measure it and print tables (root; make bench PARTS="code size" runs some, "operator" needs a cluster)
 	@benches/run $(PARTS)

@@ -1,37 +1,15 @@
 //! The stories, one function each.
 
-use std::{pin::Pin, time::Duration};
+use std::time::Duration;
 
 use fettle::api::patch_run::{Outcome, Phase, RunResult, State};
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
-use crate::world::{HOSTS, Tenant, World, eventually, phase, reason};
-
-/// One story.
-pub struct Story {
-    /// Its number.
-    pub number: usize,
-    /// What it shows.
-    pub title: &'static str,
-    tell: for<'w> fn(&'w World) -> Pin<Box<dyn Future<Output = ()> + 'w>>,
-}
-
-impl Story {
-    /// Tells it; panics when it does not come true.
-    pub fn tell<'w>(&self, world: &'w World) -> Pin<Box<dyn Future<Output = ()> + 'w>> {
-        (self.tell)(world)
-    }
-}
-
-macro_rules! stories {
-    ($($number:literal $name:ident: $title:literal;)*) => {
-        /// Every story, in order.
-        pub fn all() -> Vec<Story> {
-            vec![$(Story { number: $number, title: $title, tell: |world| Box::pin($name(world)) }),*]
-        }
-    };
-}
+use crate::{
+    story::stories,
+    world::{HOSTS, Tenant, World, eventually, phase, reason},
+};
 
 stories! {
     1 five_phases: "five phases on three hosts end OK, with the new kernel, one reboot and one job a phase";

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -29,14 +30,20 @@ pub struct World {
     pub old_kernel: String,
     /// Kernel in the repository.
     pub new_kernel: String,
+    /// Seed of what is random.
+    pub seed: u64,
     bed: PathBuf,
     e2e: PathBuf,
     http: reqwest::Client,
+    /// Namespaces of the story that is being told.
+    namespaces: Mutex<Vec<String>>,
+    /// Packet filter rules that the story that is being told has inserted: table, chain, and the rest.
+    pub rules: Mutex<Vec<Vec<String>>>,
 }
 
 impl World {
     /// Finds the bed that this process runs in.
-    pub async fn new() -> Self {
+    pub async fn new(seed: u64) -> Self {
         let bed = PathBuf::from(std::env::var("FETTLE_BED").expect("run inside a bed: tests/e2e/run"));
         let e2e = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let ca = std::fs::read(bed.join("e2e/aap/ca.crt")).expect("the controller's CA");
@@ -53,9 +60,12 @@ impl World {
             client: Client::try_from(config).expect("a client"),
             old_kernel: value("OLD_KERNEL"),
             new_kernel: value("NEW_KERNEL"),
+            seed,
             bed,
             e2e,
             http,
+            namespaces: Mutex::default(),
+            rules: Mutex::default(),
         }
     }
 
@@ -119,6 +129,25 @@ impl World {
         jobs.into_iter().filter(|job| job.to_string().contains(run_key)).collect()
     }
 
+    /// What the controller was asked, oldest first.
+    pub async fn requests(&self) -> Vec<Value> {
+        let answer = self.http.get("https://aap.bed.test:8443/_standin/requests").send().await.expect("the controller");
+        answer.json::<Value>().await.expect("JSON")["requests"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// What of it was asked to be done for a run key: launches and schedules.
+    pub async fn posts_of(&self, run_key: &str) -> Vec<Value> {
+        let mut posts = self.requests().await;
+        posts.retain(|request| request["method"] == "POST" && request["body"].to_string().contains(run_key));
+        posts
+    }
+
+    /// Switches the controller's faults off.
+    pub async fn no_faults(&self) {
+        let answer = self.http.delete("https://aap.bed.test:8443/_standin/faults").send().await.expect("the controller");
+        assert!(answer.status().is_success(), "{}", answer.status());
+    }
+
     /// Switches a fault of the controller on.
     pub async fn fault(&self, fault: Value) {
         let answer = self.http.post("https://aap.bed.test:8443/_standin/faults").json(&fault).send().await.expect("the controller");
@@ -149,33 +178,48 @@ impl World {
 
     /// See [`Self::tenant`].
     pub async fn tenant_named(&self, namespace: &str) -> Tenant<'_> {
-        self.run(self.file("tenant"), &[namespace]).await;
+        let templates = json!({"stage": "mark-stage", "apply": "mark-apply", "reboot": "mark-reboot"});
+        self.tenant_of(namespace, "https://aap.bed.test:8443", json!({"templates": templates})).await
+    }
+
+    /// A namespace prepared as a team would, with a connection `prod` to the controller at `url`, whose spec has `connection` besides.
+    pub async fn tenant_of(&self, namespace: &str, url: &str, connection: Value) -> Tenant<'_> {
+        self.namespaces.lock().unwrap().push(namespace.to_owned());
+        self.run(self.file("tenant"), &[namespace, url]).await;
         let tenant = Tenant { world: self, namespace: namespace.to_owned() };
-        tenant.connection(json!({"templates": {"stage": "mark-stage", "apply": "mark-apply", "reboot": "mark-reboot"}})).await;
-        tenant.wait_for_connection().await;
+        tenant.connection(connection).await;
+        tenant.wait_for_connection("prod").await;
         tenant
     }
 
     /// Shows what is known after a failure.
-    pub async fn dump(&self, number: usize) {
-        let namespace = format!("story-{number}");
-        for args in [
-            vec!["-n", &namespace, "get", "patchruns,pipelineruns,pods", "-o", "wide"],
-            vec!["-n", &namespace, "get", "patchruns", "-o", "yaml"],
+    pub async fn dump(&self) {
+        let namespaces = self.namespaces.lock().unwrap().clone();
+        let mut commands: Vec<Vec<&str>> = vec![
+            vec!["-n", "fettle-system", "get", "pods,leases", "-o", "wide"],
             vec!["-n", "fettle-system", "logs", "deployment/fettle-manager", "--tail=60"],
             vec!["-n", "fettle-system", "logs", "deployment/fettle-server", "--tail=20"],
-        ] {
-            println!("--- kubectl {}\n{}", args.join(" "), self.try_run("kubectl", &args).await.1);
+        ];
+        for namespace in &namespaces {
+            commands.push(vec!["-n", namespace, "get", "patchruns,pipelineruns,pods", "-o", "wide"]);
+            commands.push(vec!["-n", namespace, "get", "patchruns", "-o", "yaml"]);
+        }
+        for args in commands {
+            let (_, text) = self.try_run("kubectl", &args).await;
+            let tail = text.len().saturating_sub(30_000);
+            println!("--- kubectl {}\n{}", args.join(" "), text.get(tail..).unwrap_or(&text));
         }
     }
 
-    /// Removes a story's namespaces and what it switched on.
-    pub async fn tidy(&self, number: usize) {
+    /// Removes the story's namespaces and what it switched on.
+    pub async fn tidy(&self) {
         let _ = self.http.delete("https://aap.bed.test:8443/_standin/faults").send().await;
         let namespaces = Api::<Namespace>::all(self.client.clone());
-        for name in [format!("story-{number}"), format!("story-{number}-b")] {
+        let mine = std::mem::take(&mut *self.namespaces.lock().unwrap());
+        for name in mine {
             let _ = namespaces.delete(&name, &DeleteParams::default()).await;
         }
+        self.mend().await;
     }
 }
 
@@ -188,7 +232,8 @@ pub struct Tenant<'w> {
 }
 
 impl Tenant<'_> {
-    fn runs(&self) -> Api<PatchRun> {
+    /// Its runs.
+    pub fn runs(&self) -> Api<PatchRun> {
         Api::namespaced(self.world.client.clone(), &self.namespace)
     }
 
@@ -198,10 +243,19 @@ impl Tenant<'_> {
         api.patch("prod", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.expect("a connection");
     }
 
-    async fn wait_for_connection(&self) {
+    /// Another connection, like `prod` but for `spec`.
+    pub async fn another_connection(&self, name: &str, spec: Value) {
+        let api = Api::<AutomationConnection>::namespaced(self.world.client.clone(), &self.namespace);
+        let prod = api.get("prod").await.expect("a connection");
+        api.create(&PostParams::default(), &AutomationConnection::new(name, prod.spec)).await.expect("a connection");
+        api.patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.expect("a connection");
+        self.wait_for_connection(name).await;
+    }
+
+    async fn wait_for_connection(&self, name: &str) {
         let api = Api::<AutomationConnection>::namespaced(self.world.client.clone(), &self.namespace);
         eventually("the connection is ready", Duration::from_secs(90), async || {
-            let found = api.get("prod").await.ok()?;
+            let found = api.get(name).await.ok()?;
             let status = found.status?;
             let current = status.observed_generation == found.metadata.generation;
             (current && fettle::conditions::is_true(&status.conditions, "Ready")).then_some(())
