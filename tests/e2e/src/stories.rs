@@ -179,7 +179,7 @@ async fn refused(world: &World) {
 async fn lost_answer(world: &World) {
     world.fresh_hosts().await;
     let tenant = world.tenant(6).await;
-    world.fault(json!({"action": "drop_response", "method": "POST", "path": "/job_templates/*/schedules/", "count": 1})).await;
+    world.fault(json!({"action": "drop_response", "method": "POST", "path": "/schedules/", "count": 1})).await;
     tenant.apply("lost", json!({"phases": ["apply"]})).await;
     eventually("the launch is committed", Duration::from_mins(1), async || {
         let run = tenant.get("lost").await;
@@ -191,6 +191,7 @@ async fn lost_answer(world: &World) {
     let run = tenant.completed("lost", 300).await;
     assert_ok(&run);
     let key = run.status.as_ref().unwrap().run_key.clone().unwrap();
+    assert_eq!(world.posts_of(&key).await[0]["fault"]["action"], "drop_response", "the answer was not lost");
     assert_eq!(world.jobs_of(&key).await.len(), 1);
     for host in HOSTS {
         assert_eq!(world.marks(host).await, [format!("{key}-apply")], "{host}");
