@@ -36,6 +36,8 @@ use crate::{
 
 /// How far ahead a one-shot schedule is set: the controller takes it at its next look, every 30 seconds.
 const AHEAD: SignedDuration = SignedDuration::from_secs(5);
+/// So often is that doubled, at most.
+const DOUBLINGS: u32 = 6;
 
 /// Carries `step` out. `status` is what was just committed, `version` the `resourceVersion` it has. The outcome of a direct launch, when it is known at once, is returned.
 pub async fn act(
@@ -177,10 +179,11 @@ impl Act<'_> {
     async fn create_schedule(&self, phase: Phase, name: &str, enabled: bool) -> Result<(), Error> {
         let (asked, template) = self.asked(phase)?;
         let controller_now = self.seen.controller_time.unwrap_or(self.now);
+        let try_ = self.status.of(phase).and_then(|entry| entry.launch.as_ref()).map_or(1, |launch| launch.try_);
         let request = ScheduleRequest {
             name: name.to_owned(),
             description: format!("Fettle PatchRun {}/{}: {phase}", self.namespace, self.run.name_any()),
-            dtstart: if enabled { controller_now + AHEAD } else { controller_now - SignedDuration::from_hours(1) },
+            dtstart: if enabled { controller_now + ahead(try_) } else { controller_now - SignedDuration::from_hours(1) },
             limit: asked.limit,
             extra_data: asked.variables,
         };
@@ -318,11 +321,28 @@ impl Act<'_> {
     }
 }
 
+/// How far ahead the schedule of a try is set. One that reached the controller too late launched nothing, so the next has twice the time.
+fn ahead(try_: i32) -> SignedDuration {
+    AHEAD * 2_i32.pow(u32::try_from(try_ - 1).unwrap_or_default().min(DOUBLINGS))
+}
+
 /// What exists already is as good as created: the next look tells whose it is.
 fn adopt<K>(created: kube::Result<K>, step: &'static str) -> Result<(), Error> {
     match created {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
         Err(source) => Err(Error::Act { step, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launch_that_missed_its_time_is_issued_again_with_more() {
+        let seconds: Vec<i64> = (1..=4).map(|try_| ahead(try_).as_secs()).collect();
+        assert_eq!(seconds, [5, 10, 20, 40]);
+        assert_eq!((ahead(7), ahead(100)), (ahead(100), SignedDuration::from_secs(320)));
     }
 }
