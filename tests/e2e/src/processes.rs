@@ -20,26 +20,26 @@ pub struct Manager {
     pub pod: String,
 }
 
-impl World {
-    /// The managers that run.
-    pub fn managers(&self) -> Vec<Manager> {
-        let processes = std::fs::read_dir("/proc").expect("the processes").filter_map(Result::ok);
-        let mut managers: Vec<Manager> = processes
-            .filter_map(|entry| {
-                let pid = entry.file_name().to_str()?.parse().ok()?;
-                let command = std::fs::read(entry.path().join("cmdline")).ok()?;
-                if !command.starts_with(b"/usr/local/bin/fettle\0manager\0") {
-                    return None;
-                }
-                let environment = std::fs::read(entry.path().join("environ")).ok()?;
-                let pod = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(b"POD_NAME="))?;
-                Some(Manager { pid, pod: String::from_utf8_lossy(pod).into_owned() })
-            })
-            .collect();
-        managers.sort_by_key(|manager| manager.pid);
-        managers
-    }
+/// The managers that run.
+pub fn managers() -> Vec<Manager> {
+    let processes = std::fs::read_dir("/proc").expect("the processes").filter_map(Result::ok);
+    let mut managers: Vec<Manager> = processes
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let command = std::fs::read(entry.path().join("cmdline")).ok()?;
+            if !command.starts_with(b"/usr/local/bin/fettle\0manager\0") {
+                return None;
+            }
+            let environment = std::fs::read(entry.path().join("environ")).ok()?;
+            let pod = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(b"POD_NAME="))?;
+            Some(Manager { pid, pod: String::from_utf8_lossy(pod).into_owned() })
+        })
+        .collect();
+    managers.sort_by_key(|manager| manager.pid);
+    managers
+}
 
+impl World {
     /// The Lease of the managers.
     pub async fn lease(&self) -> Option<Lease> {
         let leases = Api::<Lease>::namespaced(self.client.clone(), OPERATOR);
@@ -49,7 +49,7 @@ impl World {
     /// The manager that holds the Lease.
     pub async fn leader(&self) -> Option<Manager> {
         let holder = self.lease().await?.spec?.holder_identity?;
-        self.managers().into_iter().find(|manager| manager.pod == holder)
+        managers().into_iter().find(|manager| manager.pod == holder)
     }
 
     /// Waits for a leader that is none of `others`.
@@ -74,7 +74,7 @@ impl World {
         self.patch_deployment("fettle-manager", "strategic", &template).await;
         self.rolled_out(OPERATOR, "fettle-manager").await;
         eventually("the managers run and one leads", Duration::from_mins(2), async || {
-            (self.managers().len() == replicas && self.leader().await.is_some()).then_some(())
+            (managers().len() == replicas && self.leader().await.is_some()).then_some(())
         })
         .await;
     }
@@ -178,7 +178,7 @@ impl World {
 
     /// Undoes whatever a story has left: stopped managers, packet filter rules, more than one manager.
     pub async fn mend(&self) {
-        for manager in self.managers() {
+        for manager in managers() {
             let _ = self.try_run("kill", &["-CONT", &manager.pid.to_string()]).await;
         }
         self.no_rules().await;

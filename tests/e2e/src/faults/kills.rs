@@ -7,7 +7,10 @@ use futures::future::join_all;
 use serde_json::json;
 
 use super::{assert_one_job, change_keys, result};
-use crate::world::{HOSTS, World, eventually};
+use crate::{
+    processes,
+    world::{HOSTS, World, eventually},
+};
 
 const ROUNDS: usize = 10;
 const KILLS: usize = 60;
@@ -30,7 +33,7 @@ pub async fn killed_at_random(world: &World) {
         };
         // only what is at work is struck; what is left of a round is for the next ones
         while kills < KILLS * (round + 1) / ROUNDS && over().await.is_none() {
-            let manager = eventually("an operator runs", Duration::from_mins(1), async || world.managers().pop()).await;
+            let manager = eventually("an operator runs", Duration::from_mins(1), async || processes::managers().pop()).await;
             tokio::time::sleep(Duration::from_millis(random.u64(100..8000))).await;
             // one that is ending already is no kill
             if over().await.is_none() && world.try_run("kill", &["-KILL", &manager.pid.to_string()]).await.0 {

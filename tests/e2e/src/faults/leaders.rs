@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{assert_once, change, run_key};
 use crate::{
     fleet::Fleet,
-    processes::OPERATOR,
+    processes::{self, OPERATOR},
     world::{World, eventually},
 };
 
@@ -64,7 +64,7 @@ pub async fn two_leaders(world: &World) {
     world.managers_wanted(2, 3).await;
     // without a Lease, each look of each replica makes it a leader
     let thief = tokio::spawn(steal_leases(Api::namespaced(world.client.clone(), OPERATOR)));
-    let managers = world.managers();
+    let managers = processes::managers();
     let both = async |series: &str| [world.metric(&managers[0].pod, series).await, world.metric(&managers[1].pod, series).await];
     eventually("both lead", Duration::from_mins(1), async || (both("fettle_leader").await == [1, 1]).then_some(())).await;
     tenant.burst(HOSTS, 2).await;
@@ -74,7 +74,7 @@ pub async fn two_leaders(world: &World) {
     thief.abort();
     println!("        status writes of the two: {worked:?}; requests to the controller: {}", fleet.aap.requests().len());
     assert!(worked.iter().all(|writes| *writes > 20), "one did nothing: {worked:?}");
-    assert_eq!(world.managers(), managers, "one was started again");
+    assert_eq!(processes::managers(), managers, "one was started again");
     fleet.assert_once(&runs);
     // no host was in two jobs at a time
     let mut jobs: Vec<_> = fleet.jobs().into_values().flatten().collect();
@@ -113,7 +113,7 @@ pub async fn out_of_memory(world: &World) {
             let limit = |bytes: u64| std::fs::write(memory.join("memory.limit_in_bytes"), bytes.to_string());
             let _ = limit(used - used / 8).or_else(|_| limit(used));
         }
-        (!world.managers().contains(&manager)).then_some(())
+        (!processes::managers().contains(&manager)).then_some(())
     })
     .await;
     let launched = fleet.aap.schedules().len();
@@ -146,7 +146,7 @@ pub async fn rolling_update(world: &World) {
     let fleet = Fleet::start(world, HOSTS, Duration::from_secs(5)).await;
     let tenant = fleet.tenant(world, &world.fault_namespace("f47")).await;
     fleet.aap.fault(Fault::on("POST", SCHEDULES, Action::Delay { seconds: 4.0 }).always());
-    let mut before = world.managers();
+    let mut before = processes::managers();
     tenant.burst(HOSTS, 1).await;
     for (launched, strategy) in [(HOSTS / 10, json!({"type": "Recreate"})), (HOSTS / 2, json!({"type": "RollingUpdate"}))] {
         eventually("some are launched", Duration::from_mins(5), async || (fleet.aap.schedules().len() >= launched).then_some(())).await;
@@ -191,8 +191,10 @@ pub async fn partitioned(world: &World) {
         assert!(at >= acquired, "launched at {at}, before the lease was acquired at {acquired}");
     }
     // it gives up by itself, and is started again; it cannot say so to the API server
-    eventually("the one that was cut off ends itself", Duration::from_mins(3), async || (!world.managers().contains(&first)).then_some(()))
-        .await;
+    eventually("the one that was cut off ends itself", Duration::from_mins(3), async || {
+        (!processes::managers().contains(&first)).then_some(())
+    })
+    .await;
     world.no_rules().await;
     eventually("it stands by", Duration::from_mins(3), async || (world.restarts(&first.pod).await > restarts).then_some(())).await;
     let (_, log) = world.try_run("kubectl", &["-n", OPERATOR, "logs", &first.pod, "--previous"]).await;
