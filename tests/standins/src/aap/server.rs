@@ -292,21 +292,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, reset: Arc<Atom
     let (worker, id) = (Arc::clone(&shared), call.request_id.clone());
     let handled = tokio::spawn(async move {
         tokio::time::sleep(wait).await;
-        let mut reply = api::respond(&worker, &call);
-        let effects = std::mem::take(&mut reply.effects);
-        for effect in &effects {
-            if let Effect::Slow(time) = effect {
-                tokio::time::sleep(*time).await;
-            }
-        }
-        for effect in effects {
-            match effect {
-                Effect::Wake => worker.wake.notify_one(),
-                Effect::Cancel(job, fault) => worker.cancel_running(job, fault.as_ref()),
-                Effect::Slow(_) => {}
-            }
-        }
-        reply
+        carry_out(&worker, &call).await
     });
     if let Some(patience) = patience {
         tokio::time::sleep(patience).await;
@@ -328,6 +314,25 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>, reset: Arc<Atom
         response.headers_mut().insert("x-api-request-id", id);
     }
     Ok(response)
+}
+
+/// What the call asks for, with what follows from it.
+async fn carry_out(shared: &Arc<Shared>, call: &Call) -> Reply {
+    let mut reply = api::respond(shared, call);
+    let effects = std::mem::take(&mut reply.effects);
+    for effect in &effects {
+        if let Effect::Slow(time) = effect {
+            tokio::time::sleep(*time).await;
+        }
+    }
+    for effect in effects {
+        match effect {
+            Effect::Wake => shared.wake.notify_one(),
+            Effect::Cancel(job, fault) => shared.cancel_running(job, fault.as_ref()),
+            Effect::Slow(_) => {}
+        }
+    }
+    reply
 }
 
 fn render(shared: &Shared, reply: Reply, cut: Option<usize>) -> Response<Content> {
