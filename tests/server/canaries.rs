@@ -87,7 +87,6 @@ async fn nothing_leaves(log: &Path) {
     }
     keep(bed.get("/ready", "")).await;
     keep(bed.get("/metrics", "")).await;
-    drop(keep);
     assert!(outputs.iter().any(|(_, text)| text.starts_with("200")) && outputs.iter().any(|(_, text)| text.starts_with("503")));
     assert!(bed.world.lock().unwrap().token_reviews.iter().any(|review| review["token"] == "c4n4ry-3-Qz7"));
     let maps = format!("{:?}", bed.world.lock().unwrap().config_maps);
