@@ -26,6 +26,7 @@ mod losses;
 mod plans;
 mod poison;
 mod proxy;
+mod quiet;
 mod references;
 mod stories;
 mod tekton;
