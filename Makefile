@@ -7,7 +7,7 @@ GENERATED := manifests reference bundle
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## everything for real on this machine, and one PatchRun followed to its end (root; first time ~25 min)
+demo: ## everything for real on this machine, and one PatchRun followed to its end (root; first time ~28 min)
 	@tests/e2e/demo
 
 demo-down: cluster-down ## end the demo and remove every trace

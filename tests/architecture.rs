@@ -51,21 +51,24 @@ const PURE: &[&str] = &[
     "controllers/automation_connection/decide",
 ];
 
-fn sources() -> Vec<(String, String)> {
-    fn walk(directory: &Path, into: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, into);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                into.push(path);
-            }
+/// Every file of Rust or Python under a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = vec![];
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs" || e == "py") {
+            found.push(path);
         }
     }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut paths = vec![];
-    walk(&root, &mut paths);
-    paths.sort();
+    let paths = files(&root);
     let read =
         |path: &PathBuf| (path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), product(&fs::read_to_string(path).unwrap()));
     paths.iter().map(read).collect()
@@ -249,23 +252,35 @@ fn annotations_decide_nothing() {
     }
 }
 
-/// The tests that a document names, each as `file::name`.
-fn tests_named(text: &str) -> Vec<(&str, &str)> {
-    text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).filter(|(file, _)| file.contains('.')).collect()
+/// The tests that a document names: as `file::name`, or as `a_name_of_some_words` alone.
+fn tests_named(text: &str) -> Vec<(Option<&str>, &str)> {
+    let of_some_words =
+        |code: &&str| code.matches('_').count() > 1 && code.bytes().all(|b| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit());
+    let named = |code| match str::split_once(code, "::") {
+        Some((file, name)) if file.contains('.') => Some((Some(file), name)),
+        _ => Some(code).filter(of_some_words).map(|name| (None, name)),
+    };
+    text.split('`').skip(1).step_by(2).filter_map(named).collect()
 }
 
 #[test]
 fn tests_that_documents_name_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("docs/threats.md")).unwrap();
-    for (file, name) in tests_named(&text) {
-        let source = fs::read_to_string(root.join(file)).unwrap_or_default();
+    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap_or_default();
+    let mut every = String::new();
+    for file in ["src", "tests", "ansible/tests"].iter().flat_map(|part| files(&root.join(part))) {
+        every += &fs::read_to_string(file).unwrap_or_default();
+    }
+    let (threats, guarantees) = (read("docs/threats.md"), read("docs/guarantees.md"));
+    for (file, name) in [tests_named(&threats), tests_named(&guarantees)].concat() {
+        let source = file.map_or_else(|| every.clone(), read);
         assert!(
             [format!("fn {name}("), format!("def {name}(")].iter().any(|head| source.contains(head)),
-            "there is no test {name} in {file}"
+            "there is no test {name} in {}",
+            file.unwrap_or("the tree")
         );
     }
-    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| T")).collect();
+    let rows: Vec<&str> = threats.lines().filter(|line| line.starts_with("| T")).collect();
     for (row, number) in rows.iter().zip(1..) {
         assert!(row.starts_with(&format!("| T{number} |")), "{row}");
         assert!(!tests_named(row).is_empty() || row.contains("| open: "), "neither tested nor open: {row}");
