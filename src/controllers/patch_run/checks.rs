@@ -197,13 +197,19 @@ const INFRASTRUCTURE: &[&str] = &[
     "InitContainerOOM",
 ];
 
+/// Exit code of a step that was ended by SIGTERM (128 + 15). Its own timeout ends with 124.
+const TERMINATED: i64 = 143;
+
 /// The platform's part in a failure, if it had one.
 pub fn infrastructure(run: &PipelineRunStatus, tasks: &[TaskRun]) -> Option<String> {
     let conditions = tasks.iter().filter_map(|t| t.status.as_ref()?.succeeded()).chain(run.succeeded());
-    conditions
+    let named = conditions
         .filter(|c| c.status == "False")
         .find(|c| c.reason.as_deref().is_some_and(|r| INFRASTRUCTURE.contains(&r)))
-        .map(|c| format!("{}: {}", c.reason.as_deref().unwrap_or_default(), clip(c.message.as_deref().unwrap_or_default())))
+        .map(|c| format!("{}: {}", c.reason.as_deref().unwrap_or_default(), clip(c.message.as_deref().unwrap_or_default())));
+    let terminated =
+        || (exit_code(tasks) == Some(TERMINATED)).then(|| "its pod was stopped from outside, as when a node is drained".to_owned());
+    named.or_else(terminated)
 }
 
 /// One line of the report. Source: callback `fettle.patching.report`. Hostile: it comes from hosts.
@@ -262,6 +268,10 @@ fn end(run: &PipelineRunStatus, tasks: &[TaskRun], nothing: bool, unreadable: u3
         Some(code) if nothing => {
             End::Broken(Reason::CheckFailed, format!("the check ended with exit code {code} and no report; read the log"))
         }
+        Some(0) => {
+            let said = condition.and_then(|c| c.reason.as_deref()).unwrap_or("nothing");
+            End::Failed(format!("its steps ended well, but not the PipelineRun, of which Tekton says {said}: {message}"))
+        }
         Some(code) => End::Failed(format!("exit code {code}")),
         None => End::Broken(Reason::CheckFailed, message),
     }
@@ -308,7 +318,18 @@ mod tests {
         assert_eq!(evidence(&status("True", "Succeeded"), &[task(0)], line).end, End::Succeeded);
         assert_eq!(evidence(&status("True", "Succeeded"), &[task(2)], line).end, End::Failed("exit code 2".into()));
         assert!(matches!(evidence(&status("True", "Succeeded"), &[task(1)], "").end, End::Broken(..)));
+        let deleted = evidence(&status("Unknown", "Running"), &[task(0)], line).end;
+        assert!(matches!(deleted, End::Failed(ref why) if why.contains("Tekton says Running")), "{deleted:?}");
         assert!(matches!(evidence(&status("True", "Succeeded"), &[task(124)], "").end, End::Stopped(Reason::TimedOut, _)));
+    }
+
+    #[test]
+    fn a_check_that_was_stopped_from_outside_is_the_platforms_failure() {
+        let failed = status("False", "Failed");
+        assert!(infrastructure(&failed, &[task(143)]).is_some_and(|why| why.contains("drained")));
+        for own in [0, 1, 124, 137] {
+            assert_eq!(infrastructure(&failed, &[task(own)]), None, "{own}");
+        }
     }
 
     #[test]
