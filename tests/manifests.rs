@@ -1,24 +1,12 @@
 //! The committed manifests are the generated ones, and the samples fit them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::fmt::Write as _;
+
+mod generated;
 
 use fettle::{api, yaml};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Compares a generated file with the committed one, or writes it when `UPDATE_MANIFESTS` is set.
-fn check(path: &str, fresh: &str) {
-    let path = root().join(path);
-    if std::env::var_os("UPDATE_MANIFESTS").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, fresh).unwrap();
-    }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == fresh, "{} is stale: run `make gen`", path.display());
-}
+use generated::check;
 
 #[test]
 fn crds_are_current() {
@@ -35,24 +23,27 @@ fn the_pipeline_to_start_from_is_the_built_in_one() {
     check("config/tekton/pipeline.yaml", &format!("{head}{}", yaml::to_string(&pipeline).unwrap()));
 }
 
+/// Visits every field of a schema, those of its lists too: path, name, schema.
+fn fields(path: &str, schema: &serde_json::Value, visit: &mut impl FnMut(&str, &str, &serde_json::Value)) {
+    for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        visit(&path, name, child);
+        fields(&path, child, visit);
+        fields(&path, &child["items"], visit);
+    }
+}
+
 #[test]
 fn every_field_explains_itself() {
-    fn walk(path: &str, schema: &serde_json::Value, bare: &mut Vec<String>) {
-        for (name, child) in schema["properties"].as_object().into_iter().flatten() {
-            let path = format!("{path}.{name}");
-            // conditions come from Kubernetes with their own words
-            if child["description"].as_str().is_none_or(str::is_empty) {
-                bare.push(path.clone());
-            }
-            walk(&path, child, bare);
-            walk(&path, &child["items"], bare);
-        }
-    }
     for crd in api::all() {
         let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
         let mut bare = vec![];
         for part in ["spec", "status"] {
-            walk(&format!("{}.{part}", crd.spec.names.plural), &schema["openAPIV3Schema"]["properties"][part], &mut bare);
+            fields(&format!("{}.{part}", crd.spec.names.plural), &schema["openAPIV3Schema"]["properties"][part], &mut |path, _, field| {
+                if field["description"].as_str().is_none_or(str::is_empty) {
+                    bare.push(path.to_owned());
+                }
+            });
         }
         assert!(bare.is_empty(), "no description: {bare:?}");
     }
@@ -85,20 +76,14 @@ fn every_list_and_text_of_a_spec_is_bounded() {
 
 #[test]
 fn no_reference_leads_into_another_namespace() {
-    fn walk(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
-        for (name, child) in schema["properties"].as_object().into_iter().flatten() {
-            let path = format!("{path}.{name}");
-            if name.to_lowercase().contains("namespace") || child["x-kubernetes-preserve-unknown-fields"] == true {
-                found.push(path.clone());
-            }
-            walk(&path, child, found);
-            walk(&path, &child["items"], found);
-        }
-    }
     for crd in api::all() {
         let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
         let mut found = vec![];
-        walk(&crd.spec.names.plural, &schema["openAPIV3Schema"]["properties"]["spec"], &mut found);
+        fields(&crd.spec.names.plural, &schema["openAPIV3Schema"]["properties"]["spec"], &mut |path, name, field| {
+            if name.to_lowercase().contains("namespace") || field["x-kubernetes-preserve-unknown-fields"] == true {
+                found.push(path.to_owned());
+            }
+        });
         assert!(found.is_empty() && crd.spec.scope == "Namespaced", "{}: {found:?}", crd.spec.scope);
     }
 }

@@ -3,15 +3,21 @@
 use std::{fmt, str::FromStr as _};
 
 use jiff::SignedDuration;
-use kube::KubeSchema;
+use kube::{KubeSchema, core::Rule};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+
+/// The rule of what refers to an object by its `name`.
+fn names_an_object() -> Rule {
+    Rule::new("self.name.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
+        .message("name must be the name of an object in the same namespace: lower-case letters, digits, dots and dashes")
+        .field_path(".name")
+}
 
 /// Names an object in the same namespace. References never cross namespaces.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.name.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
-    .message("name must be the name of an object in the same namespace: lower-case letters, digits, dots and dashes").field_path(".name"))]
+#[x_kube(validation = names_an_object())]
 pub struct LocalRef {
     /// Name of the object, in the namespace of the object that refers to it.
     #[schemars(length(min = 1, max = 63))]
@@ -30,8 +36,7 @@ pub struct SecretSource {
 /// One key of a ConfigMap or of a Secret in the same namespace.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.name.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
-    .message("name must be the name of an object in the same namespace: lower-case letters, digits, dots and dashes").field_path(".name"))]
+#[x_kube(validation = names_an_object())]
 pub struct KeyRef {
     /// Name of the object, in the same namespace.
     #[schemars(length(min = 1, max = 63))]

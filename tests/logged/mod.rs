@@ -29,6 +29,22 @@ pub fn alone_at(filter: &str, name: &str, test: impl AsyncFnOnce(&Path)) {
 /// Secrets that were planted, and the search for them.
 #[allow(dead_code, reason = "not every test that reads its log plants some")]
 pub mod canaries {
+    use std::path::Path;
+
+    /// Every file below a directory: where, and what.
+    pub fn files(directory: &Path) -> Vec<(String, String)> {
+        let mut found = vec![];
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(files(&path));
+            } else {
+                found.push((path.display().to_string(), String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned()));
+            }
+        }
+        found
+    }
+
     /// Fails when any of the outputs (where, and what) holds a secret that begins with `mark`, be it plain, in Base64 or as a list of bytes.
     pub fn none_in(mark: &str, outputs: &[(String, String)]) {
         let forms = forms(mark);

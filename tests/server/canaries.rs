@@ -92,17 +92,7 @@ async fn nothing_leaves(log: &Path) {
     let maps = format!("{:?}", bed.world.lock().unwrap().config_maps);
     outputs.push(("ConfigMaps".into(), maps));
     outputs.push(("log".into(), std::fs::read_to_string(log).unwrap()));
-    let mut directories = vec![bed.directory.path().join("archive")];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else {
-                outputs.push((path.display().to_string(), String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned()));
-            }
-        }
-    }
+    outputs.extend(canaries::files(&bed.directory.path().join("archive")));
     canaries::none_in("c4n4ry-", &outputs);
 }
 

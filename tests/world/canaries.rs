@@ -261,17 +261,7 @@ fn outputs(bed: &Bed, metrics: &Metrics, log: &Path) -> Vec<(String, String)> {
         }
         all.push((path, object.to_string()));
     }
-    let mut directories = vec![bed.directory.path().to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else {
-                all.push((path.display().to_string(), String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned()));
-            }
-        }
-    }
+    all.extend(canaries::files(bed.directory.path()));
     all
 }
 

@@ -524,11 +524,8 @@ impl Draft<'_> {
         }
         let left = self.run.spec.start_by.map_or(REST, |by| by.duration_since(self.now));
         let rest = if left.is_positive() { left.min(REST) } else { REST };
-        if self.run.spec.suspend() {
-            return self.wait(Reason::Suspended, "suspended; nothing is launched until spec.suspend is false", rest);
-        }
-        if let Some(why) = self.seen.paused.clone() {
-            return self.wait(Reason::Paused, &why, rest);
+        if let Some(Held::Wait(reason, why)) = self.held() {
+            return self.wait(reason, &why, rest);
         }
         match self.seen.gate.clone() {
             Gate::Wait(reason, why) => return self.wait(reason, &why, WAIT),
@@ -883,7 +880,7 @@ impl Draft<'_> {
         self.keep(Reason::Running, &format!("{phase} runs as job {id}"), Step::Nothing, POLL)
     }
 
-    /// Why nothing may be launched now although its intent is on record.
+    /// Why nothing may be launched now, whether or not its intent is on record.
     fn held(&self) -> Option<Held> {
         if self.run.metadata.deletion_timestamp.is_some() {
             Some(Held::Leave)
@@ -1163,7 +1160,7 @@ impl Draft<'_> {
     }
 }
 
-/// What keeps an announced launch from being made.
+/// What keeps a launch from being made.
 enum Held {
     /// Something that passes.
     Wait(Reason, String),

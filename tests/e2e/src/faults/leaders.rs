@@ -16,10 +16,19 @@ use super::{assert_once, change, run_key};
 use crate::{
     fleet::Fleet,
     processes::{self, OPERATOR},
-    world::{World, eventually},
+    world::{Tenant, World, eventually},
 };
 
 const SCHEDULES: &str = "/schedules/";
+
+/// The key of a run, when a request to launch it is on its way.
+async fn posting(tenant: &Tenant<'_>, run: &str) -> String {
+    eventually("a POST is on its way", Duration::from_mins(1), async || {
+        let key = tenant.get(run).await.status?.run_key?;
+        (!tenant.world.posts_of(&key).await.is_empty()).then_some(key)
+    })
+    .await
+}
 
 pub async fn paused(world: &World) {
     let tenant = world.fault_tenant("f06").await;
@@ -29,11 +38,7 @@ pub async fn paused(world: &World) {
     let restarts = world.restarts(&first.pod).await;
     world.fault(json!({"action": "late_commit", "seconds": 90, "method": "POST", "path": SCHEDULES, "count": 1})).await;
     tenant.apply("run", change("web-1")).await;
-    let key = eventually("a POST is on its way", Duration::from_mins(1), async || {
-        let key = tenant.get("run").await.status?.run_key?;
-        (!world.posts_of(&key).await.is_empty()).then_some(key)
-    })
-    .await;
+    let key = posting(&tenant, "run").await;
     world.signal(first.pid, "STOP").await;
     let second = world.another_leader(&[&first], 120).await;
     let run = tenant.completed("run", 180).await;
@@ -175,11 +180,7 @@ pub async fn partitioned(world: &World) {
     let restarts = world.restarts(&first.pod).await;
     world.fault(json!({"action": "delay", "seconds": 10, "method": "POST", "path": SCHEDULES, "count": 1})).await;
     tenant.apply("under-way", change("web-1")).await;
-    let key = eventually("a POST is on its way", Duration::from_mins(1), async || {
-        let key = tenant.get("under-way").await.status?.run_key?;
-        (!world.posts_of(&key).await.is_empty()).then_some(key)
-    })
-    .await;
+    let key = posting(&tenant, "under-way").await;
     world.cut_off(&world.address(&first.pod).await).await;
     tenant.apply("later", change("db-1")).await;
     let second = world.another_leader(&[&first], 120).await;
