@@ -97,6 +97,11 @@ fn a_rival_for_the_hosts() {
 }
 
 #[test]
+fn a_rival_for_the_hosts_of_an_earlier_life() {
+    explore(fenced("fenced, recreate, rival", Budget { rival: 1, delete: 1, recreate: 1, crash: 1, ..Budget::default() }));
+}
+
+#[test]
 fn direct_launch_with_late_requests() {
     explore(Plan { direct: true, ..fenced("direct, late", Budget { late: 1, cancel: 1, crash: 1, ..Budget::default() }) });
 }

@@ -581,6 +581,9 @@ pub fn look(plan: &Plan, world: &World, object: &Object, numbers: &Numbers) -> F
         }
         let Some(launch) = launch else { return facts };
         during(world, work, phase, launch, &mut facts);
+        if launch.baseline.is_none() && observed(&facts, numbers, plan).work.is_idle() {
+            facts.locks = locks();
+        }
         let ended = match facts.work {
             WorkFact::Aap { job: JobFact::Found(_, job), .. } => job.is_over(),
             WorkFact::Aap { .. } => true,

@@ -334,6 +334,39 @@ async fn two_runs_with_a_host_in_common_take_turns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launch_of_an_earlier_life_is_not_made_again_while_another_run_has_the_hosts() {
+    let mut bed = holding("apply").await;
+    let by = fettle::clock::now() + jiff::SignedDuration::from_hours(1);
+    let change = |hosts: [&str; 2]| json!({"startBy": by, "phases": ["apply"], "group": null, "hosts": hosts});
+    bed.apply("web", change(["web-1", "web-2"]));
+    bed.aap.fault(Fault::on("POST", "/schedules/", Action::Reset));
+    bed.drive("web", 60, |bed| bed.aap.requests().iter().any(|request| request.fault.is_some())).await;
+    bed.kill();
+    bed.api.delete(&run_path(NAMESPACE, "web"));
+    bed.drive("web", 60, |bed| bed.run("web").is_none()).await;
+    assert_eq!((bed.aap.schedules().len(), bed.aap.jobs().len(), bed.locked()), (1, 0, 0), "its name is taken and launches nothing");
+
+    bed.apply("other", change(["web-2", "db-1"]));
+    bed.drive("other", 60, |bed| is_running(bed, "apply")).await;
+    bed.apply("web", change(["web-1", "web-2"]));
+    bed.drive("web", 60, |bed| bed.reason("web") == "HostsBusy").await;
+    assert!(bed.message("web").contains("web-2 is in PatchRun other"), "{}", bed.message("web"));
+    for _ in 0..5 {
+        bed.reconcile(NAMESPACE, "web").await;
+    }
+    assert_eq!((bed.aap.jobs().len(), bed.locked()), (1, 2));
+    bed.aap.release(bed.job("apply").id);
+    bed.drive_all(&[(NAMESPACE, "other"), (NAMESPACE, "web")], 90, |bed| {
+        bed.settled("other") && bed.aap.jobs().iter().filter(|job| job.status == Status::Running).count() == 1
+    })
+    .await;
+    assert_eq!(bed.aap.schedules().len(), 3, "the second try of web");
+    bed.aap.jobs().iter().for_each(|job| bed.aap.release(job.id));
+    bed.drive("web", 60, |bed| bed.settled("web")).await;
+    assert_eq!((bed.status("web").result, bed.launched(), bed.locked()), (Some(RunResult::Ok), [("apply".into(), 2)].into(), 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hosts_that_another_job_claimed_are_no_success() {
     let mut bed =
         Bed::with(Tekton::default(), Config::example(), |job: &Assignment| Script::new(job).guard("web-1", "already-claimed")).await;

@@ -251,6 +251,19 @@ pub enum Work {
     Aap(Box<Aap>),
 }
 
+impl Work {
+    /// Whether nothing of a phase that is on record works, so that it may have to be launched, or launched again.
+    pub fn is_idle(&self) -> bool {
+        match self {
+            Self::NotLooked | Self::Unavailable(..) => false,
+            Self::Tekton(pipeline) => matches!(pipeline, Pipeline::Absent | Pipeline::Over { infrastructure: Some(_), .. }),
+            Self::Aap(aap) => {
+                matches!((&aap.job, &aap.schedule), (Job::NotFound, Schedule::Absent | Schedule::Ours { enabled: false, .. }))
+            }
+        }
+    }
+}
+
 /// A PipelineRun of the fixed name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pipeline {
@@ -540,17 +553,14 @@ impl Draft<'_> {
             ScopeFact::NotLooked => return self.going_on(Step::Nothing),
             ScopeFact::Fixed(..) => {}
         }
-        match &self.seen.locks {
-            LockFact::NotLooked => return self.going_on(Step::Nothing),
-            LockFact::Seen { busy: Some(who), ours, .. } => {
-                // what was entered before the busy host was met is given back, so that two runs never wait for each other
-                let (who, step) = (who.clone(), if *ours > 0 { Step::Unlock } else { Step::Nothing });
+        match self.hosts() {
+            Some(Held::Busy(who, step)) => {
                 let mut waiting = self.wait(Reason::HostsBusy, &who, WAIT);
                 waiting.step = step;
                 return waiting;
             }
-            LockFact::Seen { free: 1.., .. } => return self.going_on(Step::Lock),
-            LockFact::Seen { .. } => {}
+            Some(Held::Prepare(step)) => return self.going_on(step),
+            Some(Held::Wait(..) | Held::Leave) | None => {}
         }
         match &self.seen.work {
             Work::NotLooked => self.going_on(Step::Nothing),
@@ -688,7 +698,7 @@ impl Draft<'_> {
                         LogNeed::None,
                     );
                 }
-                if let Some(held) = self.held() {
+                if let Some(held) = self.held_again() {
                     return self.hold(phase, held);
                 }
                 if self.now < launch.intended_at + CREATE_GRACE {
@@ -728,7 +738,7 @@ impl Draft<'_> {
             return self.finish(entry, None, None, &evidence, LogNeed::Needed);
         }
         let (phase, now) = (entry.name, self.now);
-        if let Some(held) = self.held() {
+        if let Some(held) = self.held_again() {
             return self.hold(phase, held);
         }
         let try_ = launch.try_ + 1;
@@ -747,8 +757,9 @@ impl Draft<'_> {
         match schedule {
             Schedule::Foreign(why) => self.finish(entry, None, None, &not_launched(Reason::LaunchConflict, why), LogNeed::None),
             // the name is occupied either way: a request that is still on its way cannot launch any more
-            Schedule::Absent => match self.held() {
+            Schedule::Absent => match self.held_again() {
                 Some(Held::Wait(reason, why)) if over.is_none() => self.keep(reason, &why, Step::Nothing, WAIT),
+                Some(Held::Prepare(step)) if over.is_none() => self.going_on(step),
                 held => {
                     let step = Step::CreateSchedule { phase, name, enabled: over.is_none() && held.is_none() };
                     self.keep(Reason::Launching, &format!("{phase} is being launched"), step, POLL)
@@ -764,7 +775,8 @@ impl Draft<'_> {
                     l.missed_at.get_or_insert(now);
                 });
                 let missed = launch.missed_at.is_some_and(|at| now >= at + MISSED);
-                let step = if missed || over.is_some() { Step::DisableSchedule { id } } else { Step::Nothing };
+                let unwanted = over.is_some() || self.run.metadata.deletion_timestamp.is_some();
+                let step = if missed || unwanted { Step::DisableSchedule { id } } else { Step::Nothing };
                 let message = format!("schedule {id} has no job; looking again before anything else is done");
                 self.keep(Reason::Launching, &message, step, POLL)
             }
@@ -784,7 +796,7 @@ impl Draft<'_> {
                     let why = format!("{what} before {phase} started");
                     return self.finish(entry, None, None, &not_launched(reason, &why), LogNeed::None);
                 }
-                if let Some(held) = self.held() {
+                if let Some(held) = self.held_again() {
                     return self.hold(phase, held);
                 }
                 let try_ = launch.try_ + 1;
@@ -880,6 +892,25 @@ impl Draft<'_> {
         self.keep(Reason::Running, &format!("{phase} runs as job {id}"), Step::Nothing, POLL)
     }
 
+    /// Why what is on record must not be launched, or launched again, now. Its hosts may be another run's by now: what an earlier object
+    /// of the run announced was taken up without them, because it may have been launched.
+    fn held_again(&self) -> Option<Held> {
+        self.held().or_else(|| self.hosts())
+    }
+
+    /// What of the ledger keeps the hosts from being worked on.
+    fn hosts(&self) -> Option<Held> {
+        match &self.seen.locks {
+            LockFact::NotLooked => Some(Held::Prepare(Step::Nothing)),
+            // what was entered before the busy host was met is given back, so that two runs never wait for each other
+            LockFact::Seen { busy: Some(who), ours, .. } => {
+                Some(Held::Busy(who.clone(), if *ours > 0 { Step::Unlock } else { Step::Nothing }))
+            }
+            LockFact::Seen { free: 1.., .. } => Some(Held::Prepare(Step::Lock)),
+            LockFact::Seen { .. } => None,
+        }
+    }
+
     /// Why nothing may be launched now, whether or not its intent is on record.
     fn held(&self) -> Option<Held> {
         if self.run.metadata.deletion_timestamp.is_some() {
@@ -895,6 +926,8 @@ impl Draft<'_> {
     fn hold(mut self, phase: Phase, held: Held) -> Decision {
         match held {
             Held::Wait(reason, why) => self.keep(reason, &why, Step::Nothing, WAIT),
+            Held::Busy(who, step) => self.keep(Reason::HostsBusy, &who, step, WAIT),
+            Held::Prepare(step) => self.going_on(step),
             Held::Leave => {
                 self.status.phases.retain(|p| p.name != phase);
                 self.wait(Reason::Starting, &format!("{phase} was not launched; the run is being deleted"), SOON)
@@ -1164,6 +1197,10 @@ impl Draft<'_> {
 enum Held {
     /// Something that passes.
     Wait(Reason, String),
+    /// A host is in another run: which, and what to give back meanwhile.
+    Busy(String, Step),
+    /// The hosts are not looked at or not entered yet: the step towards that.
+    Prepare(Step),
     /// The object is being deleted.
     Leave,
 }

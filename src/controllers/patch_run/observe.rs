@@ -181,6 +181,10 @@ impl Look<'_> {
             },
         };
         seen.connection = connection.ok();
+        // a direct launch is never made again
+        if launch.mode != Mode::Direct && seen.facts.work.is_idle() {
+            self.locks(seen, status).await?;
+        }
         if ended {
             seen.facts.log = self.log(&entry.run_key).await;
             seen.facts.record = self.record(&entry.run_key).await;
