@@ -128,14 +128,17 @@ impl Search {
         for (at, work) in world.work.iter().enumerate() {
             let (attempt, phase) = of_slot(&self.plan, at);
             let Some(id) = work.jobs.iter().position(Option::is_some) else { continue };
-            if i32::from(attempt) > self.numbers.statuses[&object.status].attempt.unwrap_or(0) {
-                // the cluster forgot that somebody asked for it
+            let on_record = self.numbers.statuses[&object.status].attempt.unwrap_or(0);
+            if i32::from(attempt) > on_record || (i32::from(attempt) < on_record && self.plan.budget.restore > 0) {
+                // the cluster forgot that somebody asked for it, or that it began before somebody asked for the next one
                 continue;
             }
             if world.executing(at).next().is_some() {
                 return Err(format!("the run is over while a job of {phase} runs"));
             }
             let on_record = match self.numbers.records.get(&work.record) {
+                // without an answer of the controller it says so, instead of that nothing was launched
+                Some(record) if record.message.contains("could not be asked") && self.plan.budget.outage > 0 => continue,
                 Some(record) => record.executor.clone(),
                 // its end was given up on while the archive was away
                 None if self.plan.budget.outage > 0 => continue,

@@ -43,6 +43,8 @@ const GONE: SignedDuration = SignedDuration::from_mins(10);
 const CHECK_TRIES: i32 = 3;
 /// Failed hosts named in the status.
 const NAMED: usize = 20;
+/// What the end of a phase says that was not launched, when the controller gave no answer.
+const NOT_ASKED: &str = "; the controller could not be asked whether an earlier PatchRun of this name launched it";
 
 const SOON: SignedDuration = SignedDuration::from_millis(200);
 const POLL: SignedDuration = SignedDuration::from_secs(2);
@@ -1019,19 +1021,22 @@ impl Draft<'_> {
         self.keep(Reason::Archiving, why, step, requeue)
     }
 
-    /// Nothing of `phase` was launched and nothing will be: record it, so that a run that Git creates again ends the same way.
+    /// This object launched nothing of `phase` and will not: record it, so that a run that Git creates again ends the same way. Without an
+    /// answer of the controller nobody knows what an earlier object may have launched, and the record says so.
     fn refuse(self, phase: Phase, reason: Reason, why: &str) -> Decision {
         let hosts = match &self.seen.scope {
             ScopeFact::Fixed(_, hosts) => hosts.clone(),
             ScopeFact::NotLooked | ScopeFact::Resolved(_) => BTreeSet::new(),
         };
-        let verdict = verdict::weigh(phase, &hosts, self.seen.guard, &not_launched(reason, why));
-        let mut record = self.blank_record(phase, &self.key(phase), RunResult::Error, reason, why);
+        let asked = !phase.is_change() || !matches!(self.seen.work, Work::NotLooked | Work::Unavailable(..));
+        let why = if asked || why.ends_with(NOT_ASKED) { why.to_owned() } else { format!("{why}{NOT_ASKED}") };
+        let verdict = verdict::weigh(phase, &hosts, self.seen.guard, &not_launched(reason, &why));
+        let mut record = self.blank_record(phase, &self.key(phase), RunResult::Error, reason, &why);
         (record.counts, record.hosts) = (verdict.counts, verdict.hosts);
         record.finished_at = Some(self.now);
         match &self.seen.record {
             // announced first: a process that was about to launch can then record no intent any more
-            RecordFact::Absent => Decision { step: Step::PutRecord(Box::new(record)), ..self.wait(reason, why, SOON) },
+            RecordFact::Absent => Decision { step: Step::PutRecord(Box::new(record)), ..self.wait(reason, &why, SOON) },
             RecordFact::NotLooked | RecordFact::Found(_) | RecordFact::Unavailable(_) => self.going_on(Step::Nothing),
         }
     }
