@@ -359,6 +359,7 @@ fn schedule_rows(api: &Api<'_>, template: Option<i64>) -> Vec<Row> {
         .schedules
         .values()
         .filter(|schedule| template.is_none_or(|id| id == schedule.template))
+        .filter(|schedule| api.may_ask_for("name", &schedule.name))
         .filter(|schedule| api.world.catalog.templates.get(&schedule.template).is_none_or(|template| api.may_read(template)))
         .map(|schedule| view.schedule_row(schedule))
         .collect()

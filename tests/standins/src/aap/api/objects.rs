@@ -514,7 +514,9 @@ pub(super) fn template_labels(api: &mut Api<'_>, key: &str) -> Answer {
 impl Api<'_> {
     fn job_list(&self, list: List, keep: impl Fn(&Job) -> bool) -> Answer {
         let view = self.view();
-        let jobs = self.world.tables.jobs.values().filter(|job| keep(job) && self.may_read_job(job));
+        let schedule = |job: &Job| job.schedule.and_then(|id| self.world.tables.schedules.get(&id)).map_or("", |found| found.name.as_str());
+        let asked = |job: &Job| self.may_ask_for("id", &job.id.to_string()) && self.may_ask_for("schedule__name", schedule(job));
+        let jobs = self.world.tables.jobs.values().filter(|job| keep(job) && asked(job) && self.may_read_job(job));
         self.list(list, jobs.map(|job| view.job_list_row(job)).collect())
     }
 }

@@ -65,6 +65,15 @@ impl List {
 }
 
 impl Api<'_> {
+    /// Whether an object with this `value` in a field may be asked for, by `field` or `field__in`. Rows of objects that are not need not be made.
+    pub(super) fn may_ask_for(&self, field: &str, value: &str) -> bool {
+        self.call.query.iter().all(|(key, wanted)| match key.strip_prefix(field) {
+            Some("") => wanted == value,
+            Some("__in") => wanted.split(',').any(|wanted| wanted == value),
+            Some(_) | None => true,
+        })
+    }
+
     /// Answers a list request over these rows.
     pub(super) fn list(&self, list: List, rows: Vec<Row>) -> Answer {
         let mut rows = filter(list, rows, &self.call.query)?;
