@@ -377,7 +377,10 @@ impl Search {
             return Ok(());
         }
         let again = Object { status: choice.status, ..*read };
-        let (old, new) = (&self.numbers.statuses[&read.status], &self.numbers.statuses[&choice.status]);
+        let new = &self.numbers.statuses[&choice.status];
+        // of another attempt nothing is on record yet
+        let nothing = PatchRunStatus { attempt: new.attempt, ..PatchRunStatus::default() };
+        let old = Some(&self.numbers.statuses[&read.status]).filter(|old| old.attempt == new.attempt).unwrap_or(&nothing);
         // where a phase ends, is left, or is found launched already, the next look is about something else
         let tries = |status: &PatchRunStatus| status.phases.iter().filter_map(|p| Some(p.launch.as_ref()?.try_)).sum::<i32>();
         // what is stopped from now on is looked at more closely
