@@ -194,6 +194,14 @@ fn scope_lost_before_the_object_is_created_again() {
 }
 
 #[test]
+fn scope_lost_while_another_run_has_the_hosts() {
+    explore(fenced(
+        "fenced, recreate, rival, scope lost",
+        Budget { rival: 1, delete: 1, recreate: 1, lose: 1, crash: 1, ..Budget::default() },
+    ));
+}
+
+#[test]
 fn ledger_and_a_paused_second_process() {
     explore(Plan { horizon: 1, ..fenced("fenced, late unlock", Budget { pause: 1, attempt: 1, rival: 1, ..Budget::default() }) });
 }

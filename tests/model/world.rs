@@ -547,13 +547,12 @@ pub fn look(plan: &Plan, world: &World, object: &Object, numbers: &Numbers) -> F
         Facts { attempt, halted: world.halted, going: false, gate: 0, record: 0, log: 0, scope: 0, locks: None, work: WorkFact::NotLooked };
     let scope = world.scope[usize::from(attempt - 1)];
     let ours = u8::try_from(world.entries(attempt).into_iter().flatten().count()).unwrap();
-    let locks = || {
-        let free = u8::try_from(world.ledger.iter().filter(|e| **e == Entry::Free).count()).unwrap();
-        match (scope, has_scope) {
-            (true, _) => Some((ours, free, ours + free < 2)),
-            (false, true) => Some((ours, 0, false)),
-            (false, false) => Some((0, 0, false)),
-        }
+    let free = u8::try_from(world.ledger.iter().filter(|e| **e == Entry::Free).count()).unwrap();
+    let of_hosts = Some((ours, free, ours + free < 2));
+    let locks = || match (scope, has_scope) {
+        (true, _) => of_hosts,
+        (false, true) => Some((ours, 0, false)),
+        (false, false) => Some((0, 0, false)),
     };
     let Some(phase) = phase.filter(|_| has_entry || !object.deleting) else {
         if object.finalizer {
@@ -567,9 +566,10 @@ pub fn look(plan: &Plan, world: &World, object: &Object, numbers: &Numbers) -> F
     if has_entry {
         facts.scope = if scope { 2 } else { 0 };
         if !scope {
-            // the hosts are known to the ledger
+            // the hosts are known to the ledger, or to the inventory
             facts.locks = locks();
-            facts.scope = if ours == 2 && has_scope { 2 } else { 0 };
+            let inventory = world.connection && world.controller && world.credentials;
+            facts.scope = if has_scope && (ours == 2 || inventory) { 2 } else { 0 };
         }
         facts.going = object.deleting && world.going;
         if facts.going {
@@ -582,7 +582,7 @@ pub fn look(plan: &Plan, world: &World, object: &Object, numbers: &Numbers) -> F
         let Some(launch) = launch else { return facts };
         during(world, work, phase, launch, &mut facts);
         if launch.baseline.is_none() && observed(&facts, numbers, plan).work.is_idle() {
-            facts.locks = locks();
+            facts.locks = of_hosts;
         }
         let ended = match facts.work {
             WorkFact::Aap { job: JobFact::Found(_, job), .. } => job.is_over(),

@@ -43,6 +43,22 @@ async fn hosts_whose_scope_was_deleted_are_known_to_the_ledger() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_whose_scope_and_entries_are_gone_are_those_of_the_inventory_when_that_is_the_same() {
+    let mut bed = holding("apply").await;
+    bed.apply("web", json!({"phases": ["apply"]}));
+    bed.drive("web", 60, |bed| is_running(bed, "apply")).await;
+    for path in bed.api.paths("fettle-ledger-").into_iter().chain([scope_path(&bed)]) {
+        bed.api.delete(&path);
+    }
+    bed.kill();
+    bed.aap.release(bed.job("apply").id);
+    bed.drive("web", 60, |bed| bed.settled("web")).await;
+    let status = bed.status("web");
+    assert_eq!((status.result, status.hosts.as_deref()), (Some(RunResult::Ok), Some("3/3")), "{status:#?}");
+    assert_eq!(bed.launched(), [("apply".into(), 1)].into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scope_that_was_replaced_is_not_believed() {
     let mut bed = holding("stage").await;
     bed.apply("web", json!({"phases": ["stage", "apply"], "group": null, "hosts": ["web-1"]}));

@@ -152,6 +152,9 @@ impl Look<'_> {
         if !matches!(seen.facts.scope, ScopeFact::Fixed(..)) {
             self.scope_of_ledger(seen, status).await?;
         }
+        if !matches!(seen.facts.scope, ScopeFact::Fixed(..)) {
+            self.scope_of_inventory(seen, status).await?;
+        }
         if self.run.metadata.deletion_timestamp.is_some() {
             seen.facts.namespace_going = self.namespace_going().await?;
         }
@@ -159,8 +162,7 @@ impl Look<'_> {
             seen.facts.record = self.record(&entry.run_key).await;
         }
         if !matches!(seen.facts.scope, ScopeFact::Fixed(..)) {
-            let why =
-                "the ConfigMap with the hosts of this run is gone or was replaced; the phase goes on, its end cannot be proven without it";
+            let why = "the ConfigMap with the hosts of this run is gone or was replaced, and neither ledger nor inventory tells them; the phase goes on, its end cannot be proven without it";
             seen.facts.work = Work::Unavailable(Reason::InventoryUnavailable, why.into());
             return Ok(());
         }
@@ -232,6 +234,23 @@ impl Look<'_> {
         self.locks(seen, status).await?;
         let hosts = seen.entries.hosts();
         if let Some(scope) = status.scope.as_ref().filter(|scope| scope.digest == scope::digest(&hosts)) {
+            self.ctx.scopes.put(&seen.facts.run_key, scope, &hosts);
+            seen.facts.scope = ScopeFact::Fixed(scope.clone(), hosts);
+        }
+        Ok(())
+    }
+
+    /// The hosts as the inventory has them now, when they are those of the scope: its ConfigMap is gone, and nothing is entered.
+    async fn scope_of_inventory(&self, seen: &mut Seen, status: &PatchRunStatus) -> Result<(), Error> {
+        let Some(scope) = &status.scope else { return Ok(()) };
+        seen.connection = self.connection().ok();
+        self.resolve(seen).await?;
+        // what keeps the inventory from being read keeps nothing else from being looked at
+        seen.facts.gate = Gate::Open;
+        if let ScopeFact::Resolved(plan) = std::mem::replace(&mut seen.facts.scope, ScopeFact::NotLooked)
+            && plan.status.digest == scope.digest
+        {
+            let hosts = plan.hosts.into_keys().collect();
             self.ctx.scopes.put(&seen.facts.run_key, scope, &hosts);
             seen.facts.scope = ScopeFact::Fixed(scope.clone(), hosts);
         }
