@@ -372,8 +372,13 @@ async fn gateways_say_when_to_come_back() {
 #[tokio::test]
 async fn certificates_are_checked_and_the_bundle_is_added() {
     let authority = wire::Authority::new();
-    for (name, bundle, reached) in [("localhost", true, true), ("localhost", false, false), ("other.example", true, false)] {
-        let (server, address) = wire::tls_server(authority.issue(name)).await;
+    for (name, until, bundle, reached, advice) in [
+        ("localhost", 4096, true, true, ""),
+        ("localhost", 4096, false, false, "caBundle"),
+        ("other.example", 4096, true, false, "subject alternative"),
+        ("localhost", 2020, true, false, "expired at 2020-01-01T00:00:00Z; renew it"),
+    ] {
+        let (server, address) = wire::tls_server(authority.issue_until(name, until)).await;
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Aap::new(Settings {
             ca_bundle: bundle.then(|| authority.pem().into_bytes()),
@@ -392,7 +397,6 @@ async fn certificates_are_checked_and_the_bundle_is_added() {
             Err(error) => {
                 assert!(!reached, "{name}: {error}");
                 assert!(matches!(&error.kind, ErrorKind::Unreachable(n) if n.stage == NotSentStage::Tls), "{name}: {error:?}");
-                let advice = if bundle { "subject alternative" } else { "caBundle" };
                 assert!(error.is_definite() && error.to_string().contains(advice), "{error}");
             }
         }

@@ -213,6 +213,7 @@ fn all() -> Vec<Wrong> {
         wrong("B41", "login-page", Preflight, "ControllerUnreachable", "a page to sign in instead of a controller").connection(json!({})),
         wrong("B42", "unknown-authority", Preflight, "ControllerUnreachable", "a certificate of an authority that is not in `caBundle`").connection(json!({})),
         wrong("B42", "other-name", Preflight, "ControllerUnreachable", "a certificate for another name").connection(json!({})),
+        wrong("B42", "expired", Preflight, "ControllerUnreachable", "a certificate that has expired").connection(json!({})),
         wrong("B42", "rubbish-bundle", Preflight, "ConnectionInvalid", "a `caBundle` without a certificate")
             .connection(json!({"caBundle": {"configMapKeyRef": {"name": "rubbish-bundle", "key": "ca.crt"}}}))
             .prepare(|bed, _| put(bed, "configmaps", "rubbish-bundle", json!({"ca.crt": "rubbish"}))),
@@ -318,8 +319,12 @@ pub async fn rows() -> Vec<Row> {
     let other = wire::Authority::new();
     put(&bed, "configmaps", "authority", json!({"ca.crt": authority.pem()}));
     let mut servers = vec![];
-    for (name, by, whose) in [("unknown-authority", &other, "localhost"), ("other-name", &authority, "elsewhere.example")] {
-        let (server, address) = wire::tls_server(by.issue(whose)).await;
+    for (name, certificate) in [
+        ("unknown-authority", other.issue("localhost")),
+        ("other-name", authority.issue("elsewhere.example")),
+        ("expired", authority.issue_until("localhost", 2020)),
+    ] {
+        let (server, address) = wire::tls_server(certificate).await;
         servers.push((name, server, format!("https://localhost:{}", address.port())));
     }
 
