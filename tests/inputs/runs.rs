@@ -415,6 +415,7 @@ pub async fn rows() -> Vec<Row> {
         })
         .collect();
     rows.extend(directly().await);
+    nothing_is_written_again(&bed, &all).await;
     nothing_else_happened(&bed, &all, &before).await;
     rows.extend(configurations(&bed).await);
     for (_, server, _) in servers {
@@ -451,6 +452,24 @@ fn plain(bed: &Bed, odd: &str, message: &str) -> String {
         last = word;
     }
     text
+}
+
+/// What is wrong stays so, and is looked at again and again; it is told once.
+async fn nothing_is_written_again(bed: &Bed, all: &[Wrong]) {
+    let statuses = || -> BTreeMap<String, Value> {
+        let runs = all.iter().map(|wrong| run_path(NAMESPACE, wrong.name));
+        // what it says changes once, after the launch
+        let connections = bed.api.paths("/automationconnections/").into_iter().filter(|path| !path.ends_with("/moved-controller"));
+        let all = runs.chain(connections);
+        all.map(|path| (path.clone(), bed.api.get(&path).unwrap()["status"].clone())).collect()
+    };
+    let (first, calls) = (statuses(), bed.aap.requests().len());
+    sleep(Duration::from_secs(20)).await;
+    assert!(bed.aap.requests().len() > calls + 20, "nothing was looked at again");
+    let again = statuses();
+    let changed: Vec<_> =
+        again.iter().filter(|(path, status)| first[*path] != **status).map(|(path, status)| (path, &first[path], status)).collect();
+    assert!(changed.is_empty(), "written again: {changed:#?}");
 }
 
 /// Nothing was launched for any of them but what its line says, nothing that was there before was changed, and the run beside them ends well.
