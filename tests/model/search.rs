@@ -198,7 +198,7 @@ impl Search {
             (object.cancel, object.generation) = (true, object.generation + 1);
             return Ok(("a person cancels".into(), next));
         }
-        next.tick += 1;
+        next.wait();
         Ok(("time goes by".into(), next))
     }
 
@@ -209,7 +209,7 @@ impl Search {
         moves.extend(self.people(world));
         if world.tick < self.plan.horizon {
             let mut next = world.clone();
-            next.tick += 1;
+            next.wait();
             moves.push(("time goes by".into(), Ok(next)));
         }
         moves

@@ -110,7 +110,7 @@ impl Cluster {
             moves.push((label.to_owned(), next));
         };
         if self.worlds[0].tick < HORIZON {
-            push("time goes by", &|c| c.worlds.iter_mut().for_each(|w| w.tick += 1));
+            push("time goes by", &|c| c.worlds.iter_mut().for_each(World::wait));
         }
         if self.restores > 0 && self.worlds[0].backup.is_none() {
             push("a backup of the cluster is taken", &|c| c.worlds.iter_mut().for_each(|w| w.backup = Some(w.memory().into())));

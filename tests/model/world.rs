@@ -173,9 +173,19 @@ pub enum Entry {
 /// A request that creates something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Request {
-    Schedule { at: usize, try_: u8, enabled: bool },
-    Launch { at: usize },
-    Check { at: usize, try_: u8 },
+    Schedule {
+        at: usize,
+        try_: u8,
+        /// Whether it may fire when it arrives: it is asked for, and its time is not over.
+        enabled: bool,
+    },
+    Launch {
+        at: usize,
+    },
+    Check {
+        at: usize,
+        try_: u8,
+    },
 }
 
 /// What a process that was paused holds.
@@ -349,9 +359,23 @@ impl World {
         }
     }
 
+    /// A tick goes by.
+    pub fn wait(&mut self) {
+        self.tick += 1;
+        self.outlast();
+    }
+
+    /// What takes longer than a schedule is set ahead goes by.
+    fn outlast(&mut self) {
+        if let Some(Request::Schedule { enabled, .. }) = &mut self.flight {
+            *enabled = false;
+        }
+    }
+
     /// The cluster is restored from its backup. Controller, archive and processes stay what they are.
     pub fn restore(&mut self) {
         let Some(memory) = self.backup.take() else { return };
+        self.outlast();
         (self.object, self.scope, self.connection) = (memory.object, memory.scope, memory.connection);
         for i in 0..2 {
             self.enter(i, memory.ledger[i]);
