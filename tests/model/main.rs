@@ -136,6 +136,12 @@ fn restored_from_a_backup_and_cancelled() {
 }
 
 #[test]
+fn restored_from_a_backup_after_a_second_try_and_cancelled() {
+    let budget = Budget { restore: 1, cancel: 1, miss: 1, ..Budget::default() };
+    explore(Plan { horizon: 3, ..fenced("fenced, missed, restore, cancel", budget) });
+}
+
+#[test]
 fn restored_from_a_backup_after_start_by() {
     explore(Plan { start_by: 1, ..fenced("fenced, restore, startBy", Budget { restore: 1, ..Budget::default() }) });
 }

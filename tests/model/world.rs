@@ -687,14 +687,18 @@ fn found(id: usize, job: Task) -> JobFact {
     JobFact::Found(u8::try_from(id).unwrap(), job)
 }
 
-fn by_schedule(work: &Work1, try_: u8, baseline: Option<u8>, started: bool) -> WorkFact {
-    let schedule = work.schedules[usize::from(try_ - 1)];
-    let job = work
-        .jobs
-        .iter()
-        .enumerate()
-        .find_map(|(i, job)| job.filter(|j| schedule.is_some() && j.try_ == try_ && !j.gone).map(|j| found(i + 1, j)));
-    WorkFact::Aap { schedule: schedule.map(|s| (try_, s)), job: job.unwrap_or(JobFact::NotFound), baseline, started }
+fn by_schedule(work: &Work1, mut try_: u8, baseline: Option<u8>, started: bool) -> WorkFact {
+    let schedule = |try_: u8| work.schedules.get(usize::from(try_ - 1)).copied().flatten();
+    let job = |try_: u8| {
+        work.jobs
+            .iter()
+            .enumerate()
+            .find_map(|(i, job)| job.filter(|j| schedule(try_).is_some() && j.try_ == try_ && !j.gone).map(|j| found(i + 1, j)))
+    };
+    while schedule(try_).is_some_and(|s| !s.enabled) && job(try_).is_none() && schedule(try_ + 1).is_some() {
+        try_ += 1;
+    }
+    WorkFact::Aap { schedule: schedule(try_).map(|s| (try_, s)), job: job(try_).unwrap_or(JobFact::NotFound), baseline, started }
 }
 
 /// The facts as `decide` takes them.
@@ -760,6 +764,7 @@ pub fn observed(facts: &Facts, numbers: &Numbers, plan: &Plan) -> Observed {
                 started,
                 schedule: schedule.map_or(decide::Schedule::Absent, |(try_, s)| decide::Schedule::Ours {
                     id: try_.into(),
+                    try_: try_.into(),
                     enabled: s.enabled,
                     due: s.enabled && s.due,
                 }),

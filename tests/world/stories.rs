@@ -334,7 +334,7 @@ async fn two_runs_with_a_host_in_common_take_turns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_launch_of_an_earlier_life_is_not_made_again_while_another_run_has_the_hosts() {
+async fn a_launch_of_an_earlier_life_is_made_again_when_its_hosts_are_free_and_found_by_the_next() {
     let mut bed = holding("apply").await;
     let by = fettle::clock::now() + jiff::SignedDuration::from_hours(1);
     let change = |hosts: [&str; 2]| json!({"startBy": by, "phases": ["apply"], "group": null, "hosts": hosts});
@@ -361,9 +361,24 @@ async fn a_launch_of_an_earlier_life_is_not_made_again_while_another_run_has_the
     })
     .await;
     assert_eq!(bed.aap.schedules().len(), 3, "the second try of web");
-    bed.aap.jobs().iter().for_each(|job| bed.aap.release(job.id));
+
+    // its next life finds the later try, and stops its job
+    bed.kill();
+    bed.api.edit(&run_path(NAMESPACE, "web"), |run| run["metadata"]["finalizers"] = json!([]));
+    bed.api.delete(&run_path(NAMESPACE, "web"));
+    let mut cancelled = change(["web-1", "web-2"]);
+    cancelled["cancel"] = json!(true);
+    bed.apply("web", cancelled);
     bed.drive("web", 60, |bed| bed.settled("web")).await;
-    assert_eq!((bed.status("web").result, bed.launched(), bed.locked()), (Some(RunResult::Ok), [("apply".into(), 2)].into(), 0));
+    let status = bed.status("web");
+    assert_eq!(
+        (status.result, bed.reason("web").as_str(), bed.launched()),
+        (Some(RunResult::Error), "Cancelled", [("apply".into(), 2)].into())
+    );
+    let job = bed.aap.jobs().pop().unwrap();
+    assert_eq!((job.status, bed.locked()), (Status::Canceled, 0));
+    let phase = status.of(Phase::Apply).unwrap();
+    assert_eq!((phase.executor.as_ref().unwrap().id.as_str(), phase.launch.as_ref().unwrap().try_), (job.id.to_string().as_str(), 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -296,7 +296,7 @@ pub enum Pipeline {
 pub struct Aap {
     /// What a launch now would be pinned to.
     pub pins: Pinned,
-    /// The one-shot schedule of the current try.
+    /// The one-shot schedule of the current try, or of a later one.
     pub schedule: Schedule,
     /// The job.
     pub job: Job,
@@ -313,7 +313,7 @@ impl Aap {
     }
 }
 
-/// A schedule of the fixed name, over all templates.
+/// The schedule of the fixed name of the latest try, over all templates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schedule {
     /// There is none.
@@ -322,6 +322,8 @@ pub enum Schedule {
     Ours {
         /// Numeric id.
         id: i64,
+        /// Which try it is of: a later one than the current when there is one, as after a restore of the cluster.
+        try_: i32,
         /// Whether it may still fire.
         enabled: bool,
         /// Whether the controller has a time for it.
@@ -754,6 +756,13 @@ impl Draft<'_> {
 
     fn drive_fenced_launch(mut self, entry: &PhaseStatus, launch: &Launch, schedule: &Schedule) -> Decision {
         let phase = entry.name;
+        if let Schedule::Ours { try_, .. } = schedule
+            && *try_ > launch.try_
+        {
+            let later = Launch { try_: *try_, schedule: None, missed_at: None, disabled_at: None, ..launch.clone() };
+            self.change_launch(phase, |l| *l = later.clone());
+            return self.drive_fenced_launch(entry, &later, schedule);
+        }
         let name = names::work(&entry.run_key, launch.try_);
         let over = self.stop_reason(entry, None).or_else(|| self.start_by_passed().then_some(Reason::StartByPassed));
         match schedule {
@@ -767,7 +776,7 @@ impl Draft<'_> {
                     self.keep(Reason::Launching, &format!("{phase} is being launched"), step, POLL)
                 }
             },
-            Schedule::Ours { id, enabled: true, due } => {
+            Schedule::Ours { id, enabled: true, due, .. } => {
                 let (id, now) = (*id, self.now);
                 self.change_launch(phase, |l| l.schedule = Some(id));
                 if *due && over.is_none() {
@@ -848,13 +857,15 @@ impl Draft<'_> {
         let Job::Found { id, url, started, mismatch, over, ending, surplus } = &aap.job else { return self.going_on(Step::Nothing) };
         let phase = entry.name;
         let schedule = match &aap.schedule {
-            Schedule::Ours { id, .. } => Some(*id),
+            Schedule::Ours { id, try_, .. } => Some((*id, *try_)),
             Schedule::Absent | Schedule::Foreign(_) => None,
         };
         if let Some(entry) = self.status.of_mut(phase) {
             entry.executor = Some(Executor { kind: ExecutorKind::Job, id: id.to_string(), url: url.clone() });
             if let Some(launch) = &mut entry.launch {
-                launch.schedule = launch.schedule.or(schedule);
+                if let Some((id, try_)) = schedule {
+                    (launch.schedule, launch.try_) = (Some(id), try_);
+                }
                 (launch.missed_at, launch.disabled_at) = (None, None);
             }
         }

@@ -194,8 +194,29 @@ impl Look<'_> {
         Ok((install_uuid != pins.install_uuid).then(|| Pinned { install_uuid, ..pins.clone() }))
     }
 
-    /// The schedule of a try, searched by name over all templates, and its job.
+    /// The schedule of a try, and its job. When that try came to nothing and there is a later one, as for a cluster that was restored since, it is
+    /// the later one's.
     async fn launched(
+        &self,
+        session: &Session,
+        key: &str,
+        try_: i32,
+        asked: &jobs::Asked,
+        now: Timestamp,
+    ) -> Result<(Schedule, Job), aap::Error> {
+        let mut latest = self.launched_by(session, key, try_, asked, now).await?;
+        while let (Schedule::Ours { try_, enabled: false, .. }, Job::NotFound) = &latest {
+            let later = self.launched_by(session, key, try_ + 1, asked, now).await?;
+            if later.0 == Schedule::Absent {
+                break;
+            }
+            latest = later;
+        }
+        Ok(latest)
+    }
+
+    /// The schedule of exactly this try, searched by name over all templates, and its job.
+    async fn launched_by(
         &self,
         session: &Session,
         key: &str,
@@ -210,7 +231,7 @@ impl Look<'_> {
             [one] => match jobs::schedule_differs(one, asked) {
                 // before the scope is fixed there is nothing to compare with
                 Some(why) if !asked.limit.is_empty() => Schedule::Foreign(why),
-                _ => Schedule::Ours { id: one.id, enabled: one.enabled, due: one.next_run.is_some() },
+                _ => Schedule::Ours { id: one.id, try_, enabled: one.enabled, due: one.next_run.is_some() },
             },
             many => Schedule::Foreign(format!("{} schedules are named {name}, of different templates", many.len())),
         };
