@@ -72,7 +72,7 @@ fn running(c: &mut Criterion) {
     };
     let aap = Aap {
         pins: status.pinned.clone().unwrap(),
-        schedule: Schedule::Ours { id: 31, enabled: true, due: false },
+        schedule: Schedule::Ours { id: 31, try_: 1, enabled: true, due: false },
         job,
         baseline: None,
         started: false,

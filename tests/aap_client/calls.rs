@@ -378,7 +378,7 @@ async fn certificates_are_checked_and_the_bundle_is_added() {
         ("other.example", 4096, true, false, "subject alternative"),
         ("localhost", 2020, true, false, "expired at 2020-01-01T00:00:00Z; renew it"),
     ] {
-        let (server, address) = wire::tls_server(authority.issue_until(name, until)).await;
+        let (server, address) = wire::tls_server(authority.issue(name, until)).await;
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Aap::new(Settings {
             ca_bundle: bundle.then(|| authority.pem().into_bytes()),

@@ -239,13 +239,8 @@ impl Authority {
         self.pem.clone()
     }
 
-    /// Certificate and key of a server, as PEM.
-    pub fn issue(&self, name: &str) -> (String, String) {
-        self.issue_until(name, 4096)
-    }
-
     /// Certificate and key of a server, as PEM; it is valid until the first day of that year.
-    pub fn issue_until(&self, name: &str, year: i32) -> (String, String) {
+    pub fn issue(&self, name: &str, year: i32) -> (String, String) {
         let key = KeyPair::generate().expect("key");
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
         params.not_after = rcgen::date_time_ymd(year, 1, 1);

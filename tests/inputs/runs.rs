@@ -320,9 +320,9 @@ pub async fn rows() -> Vec<Row> {
     put(&bed, "configmaps", "authority", json!({"ca.crt": authority.pem()}));
     let mut servers = vec![];
     for (name, certificate) in [
-        ("unknown-authority", other.issue("localhost")),
-        ("other-name", authority.issue("elsewhere.example")),
-        ("expired", authority.issue_until("localhost", 2020)),
+        ("unknown-authority", other.issue("localhost", 4096)),
+        ("other-name", authority.issue("elsewhere.example", 4096)),
+        ("expired", authority.issue("localhost", 2020)),
     ] {
         let (server, address) = wire::tls_server(certificate).await;
         servers.push((name, server, format!("https://localhost:{}", address.port())));
