@@ -158,7 +158,7 @@ impl Setting {
         (budget.force, budget.restore, budget.namespace, budget.switch) = (seldom(1), seldom(2), seldom(1), seldom(2));
         // hosts stay entered for a run that was taken away by force, or that went away while a process slept that had read it before and
         // enters them now: who comes next waits until a person clears them
-        if budget.force > 0 {
+        if budget.force > 0 || (budget.pause > 0 && budget.recreate > 0) {
             budget.attempt = 0;
         }
         if kinds.len() > 1 {
