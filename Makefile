@@ -16,7 +16,7 @@ test: ## everything that proves it, level by level (root; make test LEVELS="worl
 	@tests/run $(LEVELS)
 
 test-faults: ## faults on a real cluster, and the operator killed at random (root; make test-faults FAULTS="F06 F27" tells some)
-	@tests/e2e/run $(or $(FAULTS),faults) $(if $(SEED),--seed $(SEED))
+	@tests/e2e/run $(or $(FAULTS),faults) --limit 3600 $(if $(SEED),--seed $(SEED))
 
 bench: ## measure it and print tables (root; make bench PARTS="code size" runs some, "operator" needs a cluster)
 	@benches/run $(PARTS)
