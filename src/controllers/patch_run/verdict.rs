@@ -96,13 +96,12 @@ pub struct Verdict {
 pub fn weigh(phase: Phase, scope: &BTreeSet<String>, guard: GuardPolicy, evidence: &Evidence) -> Verdict {
     // the guard fences changes only
     let guard = if phase.is_change() { guard } else { GuardPolicy::Required };
-    let mut unproven = 0;
     let hosts: Vec<HostRecord> = scope
         .iter()
         .map(|name| {
             let summary = evidence.summaries.get(name);
             let report = evidence.reports.get(name);
-            let (outcome, message) = outcome(phase, guard, &evidence.end, summary, report, &mut unproven);
+            let (outcome, message) = outcome(phase, guard, &evidence.end, summary, report);
             let report = report.cloned().unwrap_or_default();
             HostRecord {
                 name: name.clone(),
@@ -118,18 +117,11 @@ pub fn weigh(phase: Phase, scope: &BTreeSet<String>, guard: GuardPolicy, evidenc
         .collect();
     let counts = count(&hosts);
     let strangers: Vec<&String> = evidence.summaries.keys().filter(|name| !scope.contains(*name)).collect();
-    let (result, reason, message) = conclude(guard, evidence, &hosts, counts, &strangers, unproven);
+    let (result, reason, message) = conclude(guard, evidence, &hosts, counts, &strangers);
     Verdict { result, reason, message, counts, hosts }
 }
 
-fn outcome(
-    phase: Phase,
-    guard: GuardPolicy,
-    end: &End,
-    summary: Option<&Summary>,
-    report: Option<&Report>,
-    unproven: &mut i32,
-) -> (Outcome, Option<String>) {
+fn outcome(phase: Phase, guard: GuardPolicy, end: &End, summary: Option<&Summary>, report: Option<&Report>) -> (Outcome, Option<String>) {
     let Some(summary) = summary else {
         return match end {
             End::Stopped(..) | End::Broken(..) => (Outcome::Unknown, Some("cut off: what happened on this host is not known".into())),
@@ -159,7 +151,6 @@ fn outcome(
             (Outcome::Failed, Some("did nothing: this run was already claimed on this host by another job".into()))
         }
         (Some(Some(_) | None) | None, _) => {
-            *unproven += 1;
             let what = if phase.is_change() { "guard" } else { "check" };
             (Outcome::Unknown, Some(format!("no report of the {what} came from this host")))
         }
@@ -187,7 +178,6 @@ fn conclude(
     hosts: &[HostRecord],
     counts: HostCounts,
     strangers: &[&String],
-    unproven: i32,
 ) -> (RunResult, Reason, String) {
     let error = |reason, message: String| (RunResult::Error, reason, message);
     if let Some(first) = strangers.first() {
@@ -218,7 +208,7 @@ fn conclude(
             format!("nothing was reported about {} of {} hosts: {}", counts.missing, counts.total, bad(Outcome::Missing)),
         );
     }
-    if counts.unknown > 0 || unproven > 0 {
+    if counts.unknown > 0 {
         return error(
             Reason::HostsUnproven,
             format!("{} of {} hosts did not prove what happened: {}", counts.unknown, counts.total, bad(Outcome::Unknown)),
@@ -309,6 +299,20 @@ mod tests {
         let mut e = all_good();
         e.summaries.extend([good("mail-1")]);
         assert_eq!(weighed(&e), (RunResult::Error, Reason::OutOfScope));
+    }
+
+    #[test]
+    fn every_host_counts_once_as_what_became_of_it() {
+        let mut e = all_good();
+        e.summaries.get_mut("db-1").unwrap().changed = 0;
+        let counts = |e: &Evidence| weigh(Phase::Apply, &scope(), GuardPolicy::Required, e).counts;
+        assert_eq!(counts(&e), HostCounts { total: 3, ok: 1, changed: 2, ..HostCounts::default() });
+        e.summaries.get_mut("web-1").unwrap().unreachable = 1;
+        e.reports.remove("web-2");
+        assert_eq!(counts(&e), HostCounts { total: 3, ok: 1, unreachable: 1, unknown: 1, ..HostCounts::default() });
+        e.summaries.get_mut("db-1").unwrap().failures = 1;
+        e.summaries.remove("web-2");
+        assert_eq!(counts(&e), HostCounts { total: 3, failed: 1, unreachable: 1, missing: 1, ..HostCounts::default() });
     }
 
     #[test]
