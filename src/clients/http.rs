@@ -13,7 +13,7 @@ use std::{error::Error as StdError, io, time::Duration};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
-use rustls::CertificateError;
+use rustls::{CertificateError, pki_types::UnixTime};
 
 use crate::telemetry;
 
@@ -333,15 +333,15 @@ fn explain(error: &rustls::Error) -> String {
         return format!("no TLS session: {error}");
     };
     // in words that are the same at the next look: they stand in statuses
-    if let CertificateError::ExpiredContext { not_after: limit, .. } | CertificateError::NotValidYetContext { not_before: limit, .. } =
-        certificate
-    {
-        let limit = Timestamp::from_second(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)).unwrap_or(Timestamp::MAX);
-        return if matches!(certificate, CertificateError::ExpiredContext { .. }) {
-            format!("the certificate of the server expired at {limit}; renew it at the controller")
-        } else {
-            format!("the certificate of the server is valid from {limit} only; compare the clocks of controller and cluster")
-        };
+    let at = |limit: &UnixTime| Timestamp::from_second(i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)).unwrap_or(Timestamp::MAX);
+    if let CertificateError::ExpiredContext { not_after, .. } = certificate {
+        return format!("the certificate of the server expired at {}; renew it at the controller", at(not_after));
+    }
+    if let CertificateError::NotValidYetContext { not_before, .. } = certificate {
+        return format!(
+            "the certificate of the server is valid from {} only; compare the clocks of controller and cluster",
+            at(not_before)
+        );
     }
     let advice = if matches!(certificate, CertificateError::UnknownIssuer | CertificateError::BadSignature) {
         "; put the certificate of its authority into caBundle"

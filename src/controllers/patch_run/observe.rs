@@ -291,7 +291,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Looks the hosts up for the first time.
+    /// Looks the hosts up in the inventory.
     async fn resolve(&self, seen: &mut Seen) -> Result<(), Error> {
         let Some(connection) = seen.connection.clone() else { return Ok(()) };
         let Some(ledger) = connection.status.as_ref().and_then(|s| s.install_uuid.clone()) else {

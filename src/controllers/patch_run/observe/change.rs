@@ -194,61 +194,48 @@ impl Look<'_> {
         Ok((install_uuid != pins.install_uuid).then(|| Pinned { install_uuid, ..pins.clone() }))
     }
 
-    /// The schedule of a try, and its job. When that try came to nothing and there is a later one, as for a cluster that was restored since, it is
-    /// the later one's.
+    /// The schedule of a try, searched by name over all templates, and its job. When that try came to nothing and there is a later one, as for a
+    /// cluster that was restored since, it is the later one's.
     async fn launched(
         &self,
         session: &Session,
         key: &str,
-        try_: i32,
+        mut try_: i32,
         asked: &jobs::Asked,
         now: Timestamp,
     ) -> Result<(Schedule, Job), aap::Error> {
-        let mut latest = self.launched_by(session, key, try_, asked, now).await?;
-        while let (Schedule::Ours { try_, enabled: false, .. }, Job::NotFound) = &latest {
-            let later = self.launched_by(session, key, try_ + 1, asked, now).await?;
-            if later.0 == Schedule::Absent {
-                break;
+        let mut latest = None;
+        loop {
+            let name = names::work(key, try_);
+            let schedules = session.aap.schedules_named(&name).await?.value;
+            let schedule = match schedules.as_slice() {
+                [] => Schedule::Absent,
+                [one] => match jobs::schedule_differs(one, asked) {
+                    // before the scope is fixed there is nothing to compare with
+                    Some(why) if !asked.limit.is_empty() => Schedule::Foreign(why),
+                    _ => Schedule::Ours { id: one.id, try_, enabled: one.enabled, due: one.next_run.is_some() },
+                },
+                many => Schedule::Foreign(format!("{} schedules are named {name}, of different templates", many.len())),
+            };
+            if schedule == Schedule::Absent {
+                return Ok(latest.unwrap_or((schedule, Job::NotFound)));
             }
-            latest = later;
-        }
-        Ok(latest)
-    }
-
-    /// The schedule of exactly this try, searched by name over all templates, and its job.
-    async fn launched_by(
-        &self,
-        session: &Session,
-        key: &str,
-        try_: i32,
-        asked: &jobs::Asked,
-        now: Timestamp,
-    ) -> Result<(Schedule, Job), aap::Error> {
-        let name = names::work(key, try_);
-        let schedules = session.aap.schedules_named(&name).await?.value;
-        let schedule = match schedules.as_slice() {
-            [] => Schedule::Absent,
-            [one] => match jobs::schedule_differs(one, asked) {
-                // before the scope is fixed there is nothing to compare with
-                Some(why) if !asked.limit.is_empty() => Schedule::Foreign(why),
-                _ => Schedule::Ours { id: one.id, try_, enabled: one.enabled, due: one.next_run.is_some() },
-            },
-            many => Schedule::Foreign(format!("{} schedules are named {name}, of different templates", many.len())),
-        };
-        if schedule == Schedule::Absent {
-            return Ok((schedule, Job::NotFound));
-        }
-        let mut rows = session.aap.jobs_of_schedule(&name).await?.value;
-        rows.sort_by_key(|job| job.id);
-        let surplus = rows.iter().skip(1).find(|job| !job.status.is_over()).map(|job| job.id);
-        let job = match rows.first() {
-            Some(row) => {
-                let detail = session.aap.job(row.id).await?;
-                jobs::look(&session.aap, &detail.value, asked, surplus, detail.date.unwrap_or(now)).await?
+            let mut rows = session.aap.jobs_of_schedule(&name).await?.value;
+            rows.sort_by_key(|job| job.id);
+            let surplus = rows.iter().skip(1).find(|job| !job.status.is_over()).map(|job| job.id);
+            let job = match rows.first() {
+                Some(row) => {
+                    let detail = session.aap.job(row.id).await?;
+                    jobs::look(&session.aap, &detail.value, asked, surplus, detail.date.unwrap_or(now)).await?
+                }
+                None => Job::NotFound,
+            };
+            if !matches!((&schedule, &job), (Schedule::Ours { enabled: false, .. }, Job::NotFound)) {
+                return Ok((schedule, job));
             }
-            None => Job::NotFound,
-        };
-        Ok((schedule, job))
+            latest = Some((schedule, job));
+            try_ += 1;
+        }
     }
 
     /// The job of a direct launch, by the run key among its variables.
