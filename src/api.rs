@@ -6,6 +6,7 @@ use kube::CustomResourceExt as _;
 // clippy counts `type_ = "string"` in two printcolumns as one attribute given twice
 #[allow(clippy::duplicated_attributes)]
 pub mod automation_connection;
+pub mod classification;
 #[allow(clippy::duplicated_attributes)]
 pub mod patch_run;
 pub mod reason;

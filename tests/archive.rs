@@ -75,6 +75,7 @@ fn record(log: Option<LogRef>, message: &str) -> Record {
         counts: HostCounts::default(),
         hosts: vec![],
         log,
+        classification: None,
     }
 }
 

@@ -133,6 +133,7 @@ fn record(log: Option<LogRef>) -> Record {
         counts: HostCounts::default(),
         hosts: vec![],
         log,
+        classification: None,
     }
 }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
+    classification::Classification,
     patch_run::{Executor, HostCounts, LogRef, Outcome, Phase, RunResult},
     shared::NameOrId,
 };
@@ -52,6 +53,9 @@ pub struct Record {
     /// The archived log; absent when it could not be had, and then `message` says why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogRef>,
+    /// Why it failed, as far as its log shows; absent after `OK`, and without a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
 }
 
 /// What became of one host.
@@ -65,6 +69,9 @@ pub struct HostRecord {
     /// One sentence for people; at most 256 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Why it did not end well, as a code of a Runbook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
     /// What the guard said: `executed`, `already-claimed` or `refused`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,

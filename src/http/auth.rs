@@ -114,7 +114,12 @@ impl Auth {
 
     /// Whether `who` may get PatchRuns: that of `owner`, or, with `None`, all of them everywhere.
     pub async fn may_get(&self, who: &Identity, owner: Option<&Owner>) -> Result<bool, Problem> {
-        let key: Hash = Sha256::digest(serde_json::to_vec(&(who, owner)).unwrap_or_default()).into();
+        self.may(who, "get", owner.map(|o| o.namespace.as_str()), owner.map(|o| o.name.as_str())).await
+    }
+
+    /// Whether `who` may do `verb` with PatchRuns: the one of that name, all of a namespace, or all of them everywhere.
+    pub async fn may(&self, who: &Identity, verb: &str, namespace: Option<&str>, name: Option<&str>) -> Result<bool, Problem> {
+        let key: Hash = Sha256::digest(serde_json::to_vec(&(who, verb, namespace, name)).unwrap_or_default()).into();
         let now = Instant::now();
         let known = lock(&self.decisions).get(now, &key);
         if let Some(allowed) = known {
@@ -127,11 +132,11 @@ impl Auth {
                 groups: who.groups.clone(),
                 extra: who.extra.clone(),
                 resource_attributes: Some(ResourceAttributes {
-                    verb: Some("get".into()),
+                    verb: Some(verb.to_owned()),
                     group: Some(crate::api::GROUP.into()),
                     resource: Some("patchruns".into()),
-                    namespace: owner.map(|o| o.namespace.clone()),
-                    name: owner.map(|o| o.name.clone()),
+                    namespace: namespace.map(str::to_owned),
+                    name: name.map(str::to_owned),
                     ..ResourceAttributes::default()
                 }),
                 non_resource_attributes: None,

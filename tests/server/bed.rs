@@ -320,6 +320,7 @@ pub fn host(name: &str, outcome: Outcome) -> HostRecord {
         name: name.into(),
         outcome,
         message: None,
+        error_code: None,
         guard: None,
         kernel_before: None,
         kernel_after: None,
@@ -348,6 +349,7 @@ pub fn record(key: &str, phase: Phase, log: Option<LogRef>, hosts: Vec<HostRecor
         counts: HostCounts { total, ok: total, ..HostCounts::default() },
         hosts,
         log,
+        classification: None,
     }
 }
 

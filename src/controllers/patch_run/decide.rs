@@ -1072,6 +1072,7 @@ impl Draft<'_> {
             counts: crate::api::patch_run::HostCounts::default(),
             hosts: vec![],
             log: None,
+            classification: None,
         }
     }
 

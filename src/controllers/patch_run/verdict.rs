@@ -107,6 +107,7 @@ pub fn weigh(phase: Phase, scope: &BTreeSet<String>, guard: GuardPolicy, evidenc
                 name: name.clone(),
                 outcome,
                 message: message.or_else(|| report.message.clone()).map(|m| clip(&m)),
+                error_code: None,
                 guard: report.guard.map(|g| clip(&g)),
                 kernel_before: report.kernel_before.map(|t| clip(&t)),
                 kernel_after: report.kernel_after.map(|t| clip(&t)),
