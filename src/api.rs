@@ -10,6 +10,8 @@ pub mod classification;
 #[allow(clippy::duplicated_attributes)]
 pub mod patch_run;
 pub mod reason;
+#[allow(clippy::duplicated_attributes)]
+pub mod runbook;
 pub mod shared;
 
 /// The API group every kind lives in.
@@ -17,5 +19,5 @@ pub const GROUP: &str = "fettle.dev";
 
 /// Every definition this operator serves, in the order they are written to `crds/`.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![automation_connection::AutomationConnection::crd(), patch_run::PatchRun::crd()]
+    vec![automation_connection::AutomationConnection::crd(), patch_run::PatchRun::crd(), runbook::Runbook::crd()]
 }

@@ -21,6 +21,7 @@ pub mod lease;
 pub mod manager;
 pub mod metrics;
 pub mod names;
+pub mod runbooks;
 pub mod settings;
 pub mod status;
 pub mod telemetry;
