@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use fettle::api::patch_run::{Outcome, Phase, RunResult, State};
+use fettle::api::{
+    patch_run::{Outcome, Phase, RunResult, State},
+    runbook::Runbook,
+};
+use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
@@ -24,6 +28,7 @@ stories! {
     10 controller_down: "AAP is down mid-job and the operator restarts: the job's true end is reported";
     11 shared_host: "two runs that share a host are never both active; a job by hand with the same key does nothing";
     12 invalid: "every wrong sample is refused by the API server with the field and the remedy";
+    13 explained: "a full /boot, a held lock, a broken repository, a stopped service and a lost host each end with their own code and line";
 }
 
 /// `OK`, with every host good in every phase.
@@ -103,6 +108,82 @@ async fn boot_full(world: &World) {
     let state = world.aap().await;
     assert!(!state["schedules"].to_string().contains(&key), "a schedule was created");
     assert_eq!(world.jobs_of(&key).await.len(), 0);
+}
+
+/// What is broken on a host, and what its run must say.
+struct Break {
+    run: &'static str,
+    host: &'static str,
+    phase: Phase,
+    code: &'static str,
+    /// In the line of the log that is the evidence.
+    word: &'static str,
+}
+
+async fn explained(world: &World) {
+    world.fresh_hosts().await;
+    let tenant = world.tenant(13).await;
+    let hosts = world.file("hosts/hosts");
+    world.run(&hosts, &["fill-boot", "web-1"]).await;
+    world.run(&hosts, &["hold-lock", "web-2"]).await;
+    world.on("db-1", "sed -i s,:8081,:8081/gone, /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null; true").await;
+    let precheck = Phase::Precheck;
+    told(
+        world,
+        &tenant,
+        &[
+            Break { run: "boot", host: "web-1", phase: precheck, code: "E-DISK-BOOT", word: "/boot" },
+            Break { run: "lock", host: "web-2", phase: precheck, code: "E-LOCK-DNF", word: "lock" },
+            Break { run: "repo", host: "db-1", phase: precheck, code: "E-REPO-EMPTY", word: "404" },
+        ],
+    )
+    .await;
+    world.on("web-1", "systemctl stop nginx").await;
+    world.run(&hosts, &["down", "web-2"]).await;
+    told(
+        world,
+        &tenant,
+        &[
+            Break { run: "service", host: "web-1", phase: Phase::Postcheck, code: "E-POST-SERVICE", word: "nginx" },
+            Break { run: "gone", host: "web-2", phase: precheck, code: "E-HOST-UNREACHABLE", word: "UNREACHABLE" },
+        ],
+    )
+    .await;
+    // the Runbooks of the operator's namespace counted what they explained
+    let runbooks = Api::<Runbook>::namespaced(world.client.clone(), "fettle-system");
+    eventually("the Runbook counts its hit", Duration::from_mins(2), async || {
+        let all = runbooks.list(&ListParams::default()).await.ok()?.items;
+        let of = |code: &str| all.iter().filter(|r| r.spec.error_code == code).filter_map(|r| r.status.as_ref()?.hits).sum::<i64>();
+        (of("E-DISK-BOOT") > 0 && of("E-POST-SERVICE") > 0).then_some(())
+    })
+    .await;
+    for runbook in runbooks.list(&ListParams::default()).await.expect("Runbooks") {
+        let conditions = runbook.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+        assert!(fettle::conditions::is_true(&conditions, "Ready"), "{runbook:#?}");
+    }
+}
+
+/// Runs one phase on each of these hosts, at the same time, and asserts what it is said to have failed for.
+async fn told(world: &World, tenant: &Tenant<'_>, breaks: &[Break]) {
+    for each in breaks {
+        let spec = json!({"phases": [each.phase], "hosts": [each.host], "desiredKernel": world.old_kernel});
+        tenant.apply(each.run, spec).await;
+    }
+    for each in breaks {
+        let run = tenant.completed(each.run, 400).await;
+        let status = run.status.as_ref().unwrap();
+        assert_eq!((status.result, status.error_code.as_deref()), (Some(RunResult::Error), Some(each.code)), "{run:#?}");
+        let ended = phase(&run, each.phase);
+        assert_eq!(ended.failed_hosts[0].error_code.as_deref(), Some(each.code), "{ended:#?}");
+        let evidence = ended.classification.and_then(|cause| cause.evidence).unwrap_or_else(|| panic!("{}: no evidence", each.run));
+        let (answer, log) = tenant.fetch(status.log_url.as_ref().unwrap(), true).await;
+        assert_eq!(answer, "200");
+        let log = String::from_utf8(log).unwrap();
+        let line = log.lines().nth(usize::try_from(evidence.line).unwrap() - 1).unwrap_or_default();
+        assert!(line.contains(each.word) && evidence.excerpt.contains(each.word), "{}: {line:?}, {evidence:?}\n{log}", each.run);
+        let (_, message) = reason(&run);
+        assert!(message.contains(each.code) && message.contains(&format!("line {}", evidence.line)), "{message}");
+    }
 }
 
 async fn no_secret(world: &World) {
