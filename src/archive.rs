@@ -13,6 +13,7 @@
 //! [`Archive::sweep`].
 
 pub mod key;
+mod reader;
 pub mod record;
 pub mod remote;
 mod seal;
@@ -31,8 +32,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub(crate) use self::upload::random_name;
 pub use self::{key::Key, remote::Store, sweep::Swept};
-use self::{record::Record, seal::Seals, started::Started, upload::Sizes};
-use crate::api::patch_run::LogRef;
+use self::{reader::Reader, record::Record, seal::Seals, started::Started, upload::Sizes};
+use crate::{
+    api::{classification::Findings, patch_run::LogRef},
+    shelf::Shelf,
+};
 
 /// The bytes of a log on their way. An error ends the log: nothing of it becomes visible.
 pub type LogStream = BoxStream<'static, io::Result<Bytes>>;
@@ -112,6 +116,9 @@ pub struct LogMeta {
     pub archived_at: Timestamp,
     /// Where the log was taken from, for people; for example `Job 4711`.
     pub source: String,
+    /// What the Runbooks read in it; absent when it was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Findings>,
 }
 
 impl LogMeta {
@@ -139,6 +146,7 @@ pub struct Archive {
     directory: Option<PathBuf>,
     seals: Arc<Seals>,
     sizes: Sizes,
+    runbooks: Option<Arc<Shelf>>,
 }
 
 impl fmt::Debug for Archive {
@@ -150,7 +158,14 @@ impl fmt::Debug for Archive {
 impl Archive {
     /// An archive over any object store that has `PutMode::Create` and read-after-write consistency.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, directory: None, seals: Arc::default(), sizes: Sizes { part: upload::PART, log: MAX_LOG_BYTES } }
+        Self { store, directory: None, seals: Arc::default(), sizes: Sizes { part: upload::PART, log: MAX_LOG_BYTES }, runbooks: None }
+    }
+
+    /// Reads every log with the Runbooks of that shelf while it is archived. Default: logs are not read.
+    #[must_use]
+    pub fn with_runbooks(mut self, runbooks: Arc<Shelf>) -> Self {
+        self.runbooks = Some(runbooks);
+        self
     }
 
     /// Refuses logs of more bytes than that. Default: [`MAX_LOG_BYTES`].
@@ -173,7 +188,16 @@ impl Archive {
     /// seals it ([`Error::Conflict`]).
     pub async fn put_log(&self, key: &Key, owner: &Owner, source: &str, stream: LogStream) -> Result<LogRef, Error> {
         let before = self.replaceable(key, owner).await?;
-        let uploaded = upload::upload(&*self.store, key, stream, self.sizes).await?;
+        let mut reader = match &self.runbooks {
+            Some(runbooks) => Some(Reader::new(runbooks.library(&owner.namespace).await, key.phase())),
+            None => None,
+        };
+        let read = stream.inspect_ok(|chunk| {
+            if let Some(reader) = &mut reader {
+                reader.push(chunk);
+            }
+        });
+        let uploaded = upload::upload(&*self.store, key, read.boxed(), self.sizes).await?;
         let new = LogMeta {
             owner: owner.clone(),
             object: uploaded.object,
@@ -181,6 +205,7 @@ impl Archive {
             sha256: uploaded.sha256,
             archived_at: crate::clock::now(),
             source: source.chars().filter(|c| !c.is_control()).take(256).collect(),
+            findings: reader.and_then(Reader::finish),
         };
         let committed = self.commit_log(key, &new, before).await;
         // after any other error the answer may be lost and the log visible: then the sweep decides

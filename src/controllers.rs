@@ -10,7 +10,7 @@ use kube::{
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    api::automation_connection::AutomationConnection,
+    api::{automation_connection::AutomationConnection, patch_run::PatchRun},
     archive::remote,
     clients::aap::Aap,
     metrics::Metrics,
@@ -23,6 +23,7 @@ pub mod drive;
 pub mod janitor;
 pub mod patch_run;
 pub mod reference_watch;
+pub mod runbook;
 pub mod sessions;
 pub mod settings_watch;
 pub mod tekton_watch;
@@ -39,6 +40,8 @@ pub struct Context {
     pub store: remote::Store,
     /// What Tekton does.
     pub tekton: tekton_watch::TektonWatch,
+    /// The runs, cached.
+    pub runs: Store<DeserializeGuard<PatchRun>>,
     /// The connections, cached.
     pub connections: Store<DeserializeGuard<AutomationConnection>>,
     /// Sessions with controllers.

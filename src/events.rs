@@ -17,7 +17,10 @@ pub fn of_patch_run(before: &PatchRunStatus, after: &PatchRunStatus) -> Vec<Even
                 events.push(event(EventType::Normal, "PhaseSucceeded", phase.name.as_str(), format!("{} ended OK", phase.name)));
             }
             (None, Some(RunResult::Error)) => {
-                let reason = phase.reason.clone().unwrap_or_default();
+                let mut reason = phase.reason.clone().unwrap_or_default();
+                if let Some(cause) = &phase.classification {
+                    reason = format!("{reason}, {}", cause.error_code);
+                }
                 events.push(event(
                     EventType::Warning,
                     "PhaseFailed",

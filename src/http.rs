@@ -46,6 +46,7 @@ use tracing::Instrument as _;
 use self::{auth::Auth, limits::Streams, metrics::Metrics, problem::Problem, tls::Tls};
 use crate::{
     archive::{self, Archive, settings::ArchiveArgs},
+    shelf::Shelf,
     telemetry,
 };
 
@@ -156,6 +157,7 @@ pub async fn serve(args: ServerArgs, client: Client, shutdown: impl Future<Outpu
 pub struct Server {
     args: ServerArgs,
     app: Arc<App>,
+    shelf: Arc<Shelf>,
     tls: Tls,
     ca: Option<PathBuf>,
     listener: TcpListener,
@@ -174,7 +176,8 @@ impl Server {
         if let Some(ca) = &ca {
             tracing::info!(ca = %ca.display(), "clients must trust this CA");
         }
-        let archive = args.archive.open()?;
+        let shelf = Shelf::new(&args.namespace);
+        let archive = args.archive.open()?.with_runbooks(shelf.clone());
         // an archive that is away for a while is a matter of /ready
         if let Err(error) = archive.probe().await {
             tracing::error!(%error, "the archive cannot be written to now");
@@ -197,7 +200,7 @@ impl Server {
             idle: args.idle_timeout.unsigned_abs(),
             ready: Mutex::default(),
         });
-        Ok(Self { args, app, tls, ca, listener, address })
+        Ok(Self { args, app, shelf, tls, ca, listener, address })
     }
 
     /// The address it listens on.
@@ -212,7 +215,7 @@ impl Server {
 
     /// Answers until `shutdown`, then lets what is being answered end, for [`GRACE`] at most.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let Self { args, app, tls, ca, listener, address } = self;
+        let Self { args, app, shelf, tls, ca, listener, address } = self;
         let failed = |source| Error::Listen { address, source };
         let handle = axum_server::Handle::new();
         let mut server = axum_server::from_tcp_rustls(listener, tls.config.clone())
@@ -221,7 +224,8 @@ impl Server {
             .handle(handle.clone());
         configure(server.http_builder(), app.idle);
         tracing::info!(%address, "listening");
-        let background = futures::future::join3(
+        let background = futures::future::join4(
+            shelf.follow(app.client.clone()),
             tls.watch(args.tls_reload.unsigned_abs()),
             sweep_daily(Arc::clone(&app), args.log_retention_days, args.record_retention_days),
             publish_ca(app.client.clone(), args.tls_ca_config_map.map(|name| (args.namespace, name)).zip(ca)),

@@ -3,8 +3,8 @@
 //! ```text
 //! main ─ cli, manager
 //!   └─ controllers (shell) ─ http
-//!        ├─ */observe, */act ──> clients, archive, status, events, names
-//!        └─ */decide, verdict, scope, checks ──> api, conditions, names      no client, no async, no clock
+//!        ├─ */observe, */act ──> clients, archive ─> shelf, status, events, names
+//!        └─ */decide, verdict, scope, checks ──> api, conditions, names, runbooks      no client, no async, no clock
 //! clients ─> own types only          api ─> kube's derives, schemars, serde
 //! ```
 
@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod names;
 pub mod runbooks;
 pub mod settings;
+pub mod shelf;
 pub mod status;
 pub mod telemetry;
 pub mod yaml;

@@ -13,12 +13,13 @@ use crate::{
     archive::{self, remote, settings::ArchiveArgs},
     clients::http::{Denied, UrlPolicy},
     controllers::{
-        Context, api_addresses, automation_connection, janitor, patch_run, reference_watch::ReferenceWatch, sessions::Sessions,
+        Context, api_addresses, automation_connection, janitor, patch_run, reference_watch::ReferenceWatch, runbook, sessions::Sessions,
         settings_watch, tekton_watch::TektonWatch,
     },
     lease,
     metrics::{CONTENT_TYPE, Metrics},
     names,
+    shelf::Shelf,
 };
 
 /// How long launches that are under way may take to end after a stop was asked for.
@@ -59,10 +60,10 @@ impl ManagerArgs {
         self.server.clone().unwrap_or_else(|| format!("https://fettle-server.{}.svc:8443", self.namespace))
     }
 
-    /// Where logs and records go: S3, else to fettle server.
-    pub fn store(&self) -> Result<remote::Store, archive::Error> {
+    /// Where logs and records go: S3, else to fettle server, who reads logs with its own shelf of Runbooks.
+    pub fn store(&self, runbooks: Arc<Shelf>) -> Result<remote::Store, archive::Error> {
         if self.archive.is_shared() {
-            return self.archive.open().map(remote::Store::Direct);
+            return Ok(remote::Store::Direct(self.archive.open()?.with_runbooks(runbooks)));
         }
         remote::Store::server(&self.server(), Some(self.server_ca.clone()), self.token.clone())
     }
@@ -101,7 +102,8 @@ pub async fn run(
             tracing::error!(%error, "serving health and metrics");
         }
     });
-    let store = args.store().map_err(Error::Archive)?;
+    let shelf = Shelf::new(&args.namespace);
+    let store = args.store(shelf.clone()).map_err(Error::Archive)?;
     let leases = Api::namespaced(client.clone(), &args.namespace);
     let lease_stop = CancellationToken::new();
     let (mut leads, lease_task) = lease::compete(leases, args.identity.clone().into(), lease_stop.clone());
@@ -119,6 +121,7 @@ pub async fn run(
 
     let work = CancellationToken::new();
     let (connections, connection_store) = automation_connection::start(&client);
+    let (runs, run_store) = patch_run::start(&client);
     let mut denied = api_server;
     denied.extend(own_service(&args.server()).await);
     let policy = UrlPolicy { denied: api_addresses::start(client.clone(), denied, work.clone()).await, ..UrlPolicy::default() };
@@ -130,6 +133,7 @@ pub async fn run(
         settings: settings_watch::start(client.clone(), &args.namespace, work.clone()),
         store,
         tekton: TektonWatch::start(client.clone(), work.clone()),
+        runs: run_store,
         connections: connection_store,
         sessions: Sessions::new(client.clone(), args.namespace.clone(), policy, metrics.clone()),
         references,
@@ -146,7 +150,9 @@ pub async fn run(
         async move {
             futures::join!(
                 automation_connection::run(connections, changes, ctx.clone(), work.clone()),
-                patch_run::run(ctx.clone(), work.clone()),
+                patch_run::run(runs, ctx.clone(), work.clone()),
+                runbook::run(ctx.client.clone(), ctx.clone(), work.clone()),
+                follow(shelf, ctx.clone(), work.clone()),
                 janitor::run(ctx, launching, work),
             );
         }
@@ -164,6 +170,13 @@ pub async fn run(
     lease_stop.cancel();
     let _ = lease_task.await;
     Ok(())
+}
+
+/// Keeps the Runbooks at hand when this process reads logs itself, until `stop`.
+async fn follow(shelf: Arc<Shelf>, ctx: Arc<Context>, stop: CancellationToken) {
+    if matches!(ctx.store, remote::Store::Direct(_)) {
+        stop.run_until_cancelled(shelf.follow(ctx.client.clone())).await;
+    }
 }
 
 /// Where our own server is: a connection must not lead there.
@@ -210,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_directory_belongs_to_the_server() {
-        let store = args(&["--archive-dir", "/proc/cannot-be-made"]).store();
+        let store = args(&["--archive-dir", "/proc/cannot-be-made"]).store(Shelf::new("fettle-system"));
         assert!(matches!(store, Ok(remote::Store::Server(_))), "{store:?}");
     }
 }

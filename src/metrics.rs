@@ -36,6 +36,36 @@ pub struct PhaseLabels {
     pub reason: String,
 }
 
+/// Labels of a failure that was classified.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FailureLabels {
+    /// The phase.
+    pub phase: &'static str,
+    /// A code of the shipped Runbooks; `custom` for those of teams.
+    pub error_code: String,
+}
+
+/// Labels of what is told by phase only.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PhaseLabel {
+    /// The phase.
+    pub phase: &'static str,
+}
+
+/// Labels of a finished run.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RunLabels {
+    /// `OK` or `ERROR`.
+    pub result: &'static str,
+}
+
+/// Labels of runs that are not over.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WaitingLabels {
+    /// From the closed set of reasons.
+    pub reason: &'static str,
+}
+
 /// Labels of a launch.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct LaunchLabels {
@@ -81,10 +111,20 @@ pub struct Metrics {
     pub adoptions: Counter,
     /// Finished phases.
     pub phases: Family<PhaseLabels, Counter>,
+    /// Phases that failed for a cause that was found in their log, or for none that was.
+    pub failures: Family<FailureLabels, Counter>,
+    /// Seconds from the start of a phase's executor to its end.
+    pub phase_seconds: Family<PhaseLabel, Histogram, fn() -> Histogram>,
+    /// Runs that are not over, by what they do or wait for.
+    pub unfinished: Family<WaitingLabels, Gauge>,
+    /// Finished runs.
+    pub runs: Family<RunLabels, Counter>,
     /// Requests to the Kubernetes API server.
     pub api_calls: Family<ApiCallLabels, Counter>,
     /// Calls to AAP controllers.
     pub aap_calls: Family<CallLabels, Counter>,
+    /// Seconds from a call to an AAP controller to its answer.
+    pub aap_call_seconds: Histogram,
     /// Status writes.
     pub status_writes: Counter,
     /// 1 on the replica that works.
@@ -104,10 +144,26 @@ impl Default for Metrics {
         registry.register("adoptions", "Phases whose result was found in the records", adoptions.clone());
         let phases = Family::default();
         registry.register("phases", "Finished phases by result and reason", phases.clone());
+        let failures = Family::default();
+        registry.register("failures", "Failed phases by the cause found in their log", failures.clone());
+        let seconds: fn() -> Histogram = || Histogram::new([15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0, 4800.0, 9600.0]);
+        let phase_seconds = Family::new_with_constructor(seconds);
+        registry.register_with_unit(
+            "phase",
+            "Duration of phases, from the start of the executor to its end",
+            Unit::Seconds,
+            phase_seconds.clone(),
+        );
+        let runs = Family::default();
+        registry.register("runs", "Finished runs by result", runs.clone());
+        let unfinished = Family::default();
+        registry.register("unfinished_runs", "Runs that are not over, by what they do or wait for", unfinished.clone());
         let api_calls = Family::default();
         registry.register("api_calls", "Requests to the Kubernetes API server by resource and code", api_calls.clone());
         let aap_calls = Family::default();
         registry.register("aap_calls", "Calls to AAP controllers by route and outcome", aap_calls.clone());
+        let aap_call_seconds = Histogram::new(exponential_buckets(0.005, 2.0, 14));
+        registry.register_with_unit("aap_call", "Duration of calls to AAP controllers", Unit::Seconds, aap_call_seconds.clone());
         let status_writes = Counter::default();
         registry.register("status_writes", "Status writes", status_writes.clone());
         let leader = Gauge::default();
@@ -119,8 +175,13 @@ impl Default for Metrics {
             launches,
             adoptions,
             phases,
+            failures,
+            phase_seconds,
+            unfinished,
+            runs,
             api_calls,
             aap_calls,
+            aap_call_seconds,
             status_writes,
             leader,
         }

@@ -27,7 +27,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("archive/record", &["api"]),
     ("archive/key", &["api"]),
-    ("archive", &["api", "archive", "clock", "telemetry"]),
+    ("archive", &["api", "archive", "clock", "runbooks", "shelf", "telemetry"]),
+    ("runbooks", &["api", "runbooks", "yaml"]),
+    ("shelf", &["api", "runbooks"]),
     ("clients", &["api", "clients", "names", "telemetry", "yaml"]),
     ("clients/kubernetes", &["clients", "metrics"]),
     ("controllers/patch_run/decide", &["api", "archive::record", "conditions", "names"]),
@@ -35,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("controllers/patch_run/scope", &["api", "names", "yaml"]),
     ("controllers/patch_run/checks", &["api", "clients::tekton", "names"]),
     ("controllers/automation_connection/decide", &["api", "clients::aap", "conditions"]),
+    ("controllers/runbook/decide", &["api", "conditions", "runbooks"]),
 ];
 
 /// Modules that decide: no IO, no waiting, no clock.
@@ -49,6 +52,8 @@ const PURE: &[&str] = &[
     "controllers/patch_run/scope",
     "controllers/patch_run/checks",
     "controllers/automation_connection/decide",
+    "controllers/runbook/decide",
+    "runbooks",
 ];
 
 /// Every file of Rust or Python under a directory.

@@ -8,7 +8,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::shared::{LocalRef, NameOrId, Span};
+use super::{
+    classification::Classification,
+    shared::{LocalRef, NameOrId, Span},
+};
 
 /// Brings one group of hosts to one kernel, phase by phase. Immutable but for `attempt` (may grow), `suspend` and `cancel`.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -283,7 +286,7 @@ pub struct PatchRunStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,
 
-    /// What went wrong, as a code of a Runbook; empty until one recognises the log.
+    /// What has to be mended first, as a code of a Runbook (`kubectl fettle explain CODE`); `E-OTHER` when no Runbook explains the failure. Absent until the run is over, after `OK`, and when nothing failed on a host, for example after a cancel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub error_code: Option<String>,
@@ -367,6 +370,16 @@ pub enum RunResult {
     /// Anything else.
     #[serde(rename = "ERROR")]
     Error,
+}
+
+impl RunResult {
+    /// The word users read.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Error => "ERROR",
+        }
+    }
 }
 
 /// The resolved hosts.
@@ -453,6 +466,9 @@ pub struct PhaseStatus {
     /// The archived log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogRef>,
+    /// Why it failed, as far as its log shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
     /// The result was found in the records: an earlier object of the same identity did the work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted: Option<bool>,
@@ -559,6 +575,10 @@ pub struct FailedHost {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub message: Option<String>,
+    /// Why, as a code of a Runbook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub error_code: Option<String>,
 }
 
 /// What became of one host in one phase.

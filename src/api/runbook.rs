@@ -156,7 +156,7 @@ pub enum Severity {
 /// A family of operating systems, as Ansible's `os_family` has it.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
 pub enum OsFamily {
-    /// RHEL, CentOS Stream, Fedora, Rocky, Alma, Oracle, Amazon.
+    /// RHEL, `CentOS` Stream, Fedora, Rocky, Alma, Oracle, Amazon.
     RedHat,
     /// Debian, Ubuntu.
     Debian,

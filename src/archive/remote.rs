@@ -14,7 +14,10 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::{Archive, Error, Key, LogMeta, LogStream, Owner, record::Record, started::Started};
-use crate::{api::patch_run::LogRef, telemetry};
+use crate::{
+    api::{classification::Findings, patch_run::LogRef},
+    telemetry,
+};
 
 /// Token and certificate files are read again after this: both are projected and change under the process.
 const REREAD: Duration = Duration::from_mins(1);
@@ -91,14 +94,14 @@ impl Store {
         }
     }
 
-    /// The archived log of a phase; `None` when it has none.
-    pub async fn log_meta(&self, key: &str) -> Result<Option<LogRef>, Error> {
+    /// The archived log of a phase, and what the Runbooks read in it; `None` when it has none.
+    pub async fn log_meta(&self, key: &str) -> Result<Option<(LogRef, Option<Findings>)>, Error> {
         let key = Key::parse(key)?;
         let meta: Option<LogMeta> = match self {
             Self::Server(remote) => remote.get(&format!("internal/logs/{key}")).await?,
             Self::Direct(archive) => archive.log_meta(&key).await?,
         };
-        Ok(meta.map(|meta| meta.reference(&key)))
+        Ok(meta.map(|meta| (meta.reference(&key), meta.findings)))
     }
 
     /// Archives the log of a phase; see [`Archive::put_log`]. `source` says where it was taken from, for people: `Job 4711`.

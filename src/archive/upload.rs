@@ -1,10 +1,12 @@
 //! Streaming a log into the object store.
 
-use futures::StreamExt as _;
+use std::io;
+
+use futures::{StreamExt as _, stream::BoxStream};
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt as _, PutPayload, PutPayloadMut, path::Path};
 use sha2::{Digest as _, Sha256};
 
-use super::{Error, LogStream, key::Key};
+use super::{Error, key::Key};
 
 /// Bytes of one part. S3 wants at least 5 MiB and at most 10,000 parts.
 pub(super) const PART: usize = 8 << 20;
@@ -38,7 +40,12 @@ pub(crate) fn random_name() -> String {
 
 /// Stores the bytes of `stream` under a new name. Whatever fails, and also when the future is dropped, nothing is left but, after a crash,
 /// an object that nothing refers to.
-pub(super) async fn upload(store: &dyn ObjectStore, key: &Key, mut stream: LogStream, sizes: Sizes) -> Result<Uploaded, Error> {
+pub(super) async fn upload(
+    store: &dyn ObjectStore,
+    key: &Key,
+    mut stream: BoxStream<'_, io::Result<bytes::Bytes>>,
+    sizes: Sizes,
+) -> Result<Uploaded, Error> {
     let object = format!("log.{}", random_name());
     let path = key.object(&object);
     let mut hash = Sha256::new();

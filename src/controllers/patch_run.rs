@@ -1,12 +1,16 @@
 //! Drives a PatchRun: observe → decide → commit → act → events.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt as _, stream};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     core::DeserializeGuard,
-    runtime::{Config, Controller, controller::Action, watcher},
+    runtime::{Config, Controller, controller::Action, reflector::Store, watcher},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -15,11 +19,15 @@ use super::{
     drive::{drive, never},
 };
 use crate::{
-    api::patch_run::{PatchRun, PatchRunStatus, RunResult},
+    api::{
+        patch_run::{PatchRun, PatchRunStatus},
+        reason::Reason,
+    },
     archive,
     clients::aap,
     clock, conditions, events,
-    metrics::PhaseLabels,
+    metrics::{FailureLabels, PhaseLabel, PhaseLabels, RunLabels, WaitingLabels},
+    runbooks,
     settings::Invalid,
     status::{self, Commit},
 };
@@ -38,6 +46,8 @@ use decide::{Decision, Step};
 
 /// Reconciles at the same time.
 const CONCURRENCY: u16 = 16;
+/// Time between two counts of the runs that are not over.
+const COUNTED: Duration = Duration::from_secs(15);
 
 /// Why a reconcile stopped; every variant is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -141,16 +151,28 @@ async fn report(ctx: &Context, run: &PatchRun, before: &PatchRunStatus, after: &
         if before.of(phase.name).and_then(|p| p.result).is_none()
             && let Some(result) = phase.result
         {
-            let result = match result {
-                RunResult::Ok => "OK",
-                RunResult::Error => "ERROR",
-            };
-            let labels = PhaseLabels { phase: phase.name.as_str(), result, reason: phase.reason.clone().unwrap_or_default() };
+            let labels =
+                PhaseLabels { phase: phase.name.as_str(), result: result.as_str(), reason: phase.reason.clone().unwrap_or_default() };
             ctx.metrics.phases.get_or_create(&labels).inc();
             if phase.adopted == Some(true) {
                 ctx.metrics.adoptions.inc();
+                continue;
+            }
+            let name = phase.name.as_str();
+            if let (Some(started), Some(finished)) = (phase.started_at, phase.finished_at) {
+                let seconds = (finished - started).total(jiff::Unit::Second).unwrap_or_default();
+                ctx.metrics.phase_seconds.get_or_create(&PhaseLabel { phase: name }).observe(seconds);
+            }
+            if let Some(cause) = &phase.classification {
+                let labels = FailureLabels { phase: name, error_code: runbooks::shipped_code(&cause.error_code).to_owned() };
+                ctx.metrics.failures.get_or_create(&labels).inc();
             }
         }
+    }
+    if before.result.is_none()
+        && let Some(result) = after.result
+    {
+        ctx.metrics.runs.get_or_create(&RunLabels { result: result.as_str() }).inc();
     }
     for event in events::of_patch_run(before, after) {
         if let Err(error) = ctx.recorder.publish(&event, &run.object_ref(&())).await {
@@ -159,19 +181,49 @@ async fn report(ctx: &Context, run: &PatchRun, before: &PatchRunStatus, after: &
     }
 }
 
-/// Runs the controller until `stop`; what is under way is ended first.
-pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
-    let runs = Api::<DeserializeGuard<PatchRun>>::all(ctx.client.clone());
+/// The controller, and the cache of all runs.
+pub fn start(client: &kube::Client) -> (Controller<DeserializeGuard<PatchRun>>, Store<DeserializeGuard<PatchRun>>) {
+    let controller = Controller::new(Api::<DeserializeGuard<PatchRun>>::all(client.clone()), watcher::Config::default())
+        .with_config(Config::default().concurrency(CONCURRENCY));
+    let store = controller.store();
+    (controller, store)
+}
+
+/// Drives the controller of [`start`] until `stop`; what is under way is ended first.
+pub async fn run(controller: Controller<DeserializeGuard<PatchRun>>, ctx: Arc<Context>, stop: CancellationToken) {
     // a pause, or its end, concerns them all
     let settings = stream::unfold(ctx.settings.clone(), |mut settings| async move {
         settings.changed().await.ok()?;
         Some(((), settings))
     });
-    Controller::new(runs, watcher::Config::default())
-        .with_config(Config::default().concurrency(CONCURRENCY))
+    let counting = count_unfinished(&ctx);
+    let driving = controller
         .reconcile_all_on(settings)
         .graceful_shutdown_on(stop.cancelled_owned())
-        .run(|run, ctx| drive(run, ctx, |run, ctx| async move { reconcile(&run, &ctx).await }), never, ctx)
-        .for_each(|_| async {})
-        .await;
+        .run(|run, ctx| drive(run, ctx, |run, ctx| async move { reconcile(&run, &ctx).await }), never, ctx.clone())
+        .for_each(|_| async {});
+    tokio::select! {
+        () = driving => {}
+        () = counting => {}
+    }
+}
+
+/// Counts the runs that are not over, for ever. From the cache: what is counted by transitions is wrong after a restart.
+async fn count_unfinished(ctx: &Context) {
+    let mut shown = BTreeSet::new();
+    loop {
+        let mut counts: BTreeMap<&str, i64> = shown.iter().map(|reason| (*reason, 0)).collect();
+        for run in ctx.runs.state() {
+            let Ok(PatchRun { status: Some(status), .. }) = &run.0 else { continue };
+            let reason = conditions::find(&status.conditions, conditions::types::SUCCEEDED).and_then(|c| Reason::parse(&c.reason));
+            if let (None, Some(reason)) = (status.result, reason) {
+                *counts.entry(reason.as_str()).or_default() += 1;
+            }
+        }
+        for (reason, count) in counts {
+            shown.insert(reason);
+            ctx.metrics.unfinished.get_or_create(&WaitingLabels { reason }).set(count);
+        }
+        tokio::time::sleep(COUNTED).await;
+    }
 }

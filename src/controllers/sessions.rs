@@ -146,6 +146,7 @@ impl Sessions {
             observer: Some(Arc::new(move |o: &aap::Observation| {
                 let labels = CallLabels { method: o.method.to_owned(), route: o.route.to_owned(), code: o.code.to_owned() };
                 metrics.aap_calls.get_or_create(&labels).inc();
+                metrics.aap_call_seconds.observe(o.elapsed.as_secs_f64());
             })),
         });
         match made {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{App, problem::Problem, table};
 use crate::{
     api::{
+        classification::Classification,
         patch_run::{Executor, HostCounts, LogRef, PatchRun, Phase, PhaseStatus, RunResult, State as RunState},
         shared::NameOrId,
     },
@@ -94,6 +95,9 @@ pub struct RunView {
     /// The same for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What has to be mended first, as a code of a Runbook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
     /// The connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection: Option<String>,
@@ -159,6 +163,9 @@ pub struct PhaseView {
     /// The log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogRef>,
+    /// Why it failed, as far as its log shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
     /// The result was found in the records: an earlier object of the same identity did the work.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
@@ -180,6 +187,7 @@ impl From<Record> for PhaseView {
             finished_at: record.finished_at,
             counts: Some(record.counts),
             log: record.log,
+            classification: record.classification,
             adopted: false,
             hosts: record.hosts,
         }
@@ -199,6 +207,7 @@ impl From<&PhaseStatus> for PhaseView {
             finished_at: status.finished_at,
             counts: status.hosts,
             log: status.log.clone(),
+            classification: status.classification.clone(),
             adopted: status.adopted.unwrap_or(false),
             hosts: Vec::new(),
         }
@@ -244,6 +253,11 @@ pub fn view(owner: &Owner, object: Option<&PatchRun>, records: Vec<Record>) -> O
     }
     let last = current.phases.last();
     let succeeded = status.conditions.iter().find(|c| c.type_ == "Succeeded");
+    let error_code = if object.is_some() {
+        status.error_code
+    } else {
+        current.phases.iter().find_map(|p| p.classification.as_ref()).map(|c| c.error_code.clone())
+    };
     Some(RunView {
         namespace: owner.namespace.clone(),
         name: owner.name.clone(),
@@ -253,6 +267,7 @@ pub fn view(owner: &Owner, object: Option<&PatchRun>, records: Vec<Record>) -> O
         result: if object.is_some() { status.result } else { on_record(&current) },
         reason: if object.is_some() { succeeded.map(|c| c.reason.clone()) } else { last.and_then(|p| p.reason.clone()) },
         message: if object.is_some() { succeeded.map(|c| c.message.clone()) } else { last.and_then(|p| p.message.clone()) },
+        error_code,
         connection: object.map(|o| o.spec.connection.name.clone()).or(newest.as_ref().map(|r| r.connection.clone())),
         group: object.map_or_else(|| newest.as_ref().and_then(|r| r.group.clone()), |o| o.spec.group.clone()),
         desired_kernel: object.map_or_else(|| newest.as_ref().and_then(|r| r.desired_kernel.clone()), |o| o.spec.desired_kernel.clone()),

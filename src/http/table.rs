@@ -24,13 +24,12 @@ pub fn text(run: &RunView) -> String {
         Some(state) => state_word(state),
         None => "the object is gone; from the records",
     };
-    let _ =
-        writeln!(out, "{state}{}{}", run.result.map(|r| format!(", {}", result_word(r))).unwrap_or_default(), colon(run.reason.as_deref()));
+    let _ = writeln!(out, "{state}{}{}", run.result.map(|r| format!(", {}", r.as_str())).unwrap_or_default(), colon(run.reason.as_deref()));
     if let Some(message) = run.message.as_deref().filter(|m| !m.is_empty()) {
         let _ = writeln!(out, "{}", plain(message));
     }
     for phase in &attempt.phases {
-        let result = phase.result.map_or("…", result_word);
+        let result = phase.result.map_or("…", RunResult::as_str);
         let _ = write!(out, "  {:<10} {result:<5}", phase.name.as_str());
         if let (Some(start), Some(end)) = (phase.started_at, phase.finished_at) {
             let _ = write!(out, " {start:.0} took {}", duration(end.duration_since(start).as_secs()));
@@ -38,7 +37,8 @@ pub fn text(run: &RunView) -> String {
         let _ = writeln!(
             out,
             "{}{}",
-            colon(phase.reason.as_deref()),
+            colon(phase.reason.as_deref())
+                + &phase.classification.as_ref().map(|c| format!(" {}", plain(&c.error_code))).unwrap_or_default(),
             phase.log.as_ref().map(|l| format!("  /api/logs/{}", l.id)).unwrap_or_default()
         );
     }
@@ -60,6 +60,10 @@ fn rows(attempt: &AttemptView) -> Vec<Vec<String>> {
     let mut head: Vec<String> = vec!["HOST".into()];
     head.extend(attempt.phases.iter().map(|p| p.name.as_str().to_uppercase()));
     head.extend(["KERNEL".into(), "REBOOTED".into()]);
+    let causes = hosts.values().flatten().any(|(_, host)| host.error_code.is_some());
+    if causes {
+        head.push("ERROR".into());
+    }
     let mut rows = vec![head];
     for (name, seen) in hosts {
         let mut row = vec![plain(name)];
@@ -80,6 +84,9 @@ fn rows(attempt: &AttemptView) -> Vec<Vec<String>> {
             (Some(before), Some(after)) => if before == after { "no" } else { "yes" }.into(),
             (None, _) | (_, None) => "-".into(),
         });
+        if causes {
+            row.push(last(&seen, |h| h.error_code.as_deref()).map_or_else(|| "-".into(), plain));
+        }
         rows.push(row);
     }
     rows
@@ -130,13 +137,6 @@ const fn outcome_word(outcome: Outcome) -> &'static str {
         Outcome::Unreachable => "unreachable",
         Outcome::Unknown => "unknown",
         Outcome::Missing => "missing",
-    }
-}
-
-const fn result_word(result: RunResult) -> &'static str {
-    match result {
-        RunResult::Ok => "OK",
-        RunResult::Error => "ERROR",
     }
 }
 

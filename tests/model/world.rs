@@ -734,7 +734,7 @@ pub fn observed(facts: &Facts, numbers: &Numbers, plan: &Plan) -> Observed {
             0 => LogFact::NotLooked,
             1 => LogFact::Absent,
             2 => LogFact::Unavailable("down".into()),
-            _ => LogFact::Found(fettle::api::patch_run::LogRef { id: "log".into(), size: 1, sha256: "s".into() }),
+            _ => LogFact::Found(fettle::api::patch_run::LogRef { id: "log".into(), size: 1, sha256: "s".into() }, None),
         },
         scope: match facts.scope {
             0 => ScopeFact::NotLooked,

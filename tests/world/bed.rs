@@ -181,7 +181,7 @@ impl Bed {
     fn context(
         &self,
         client: Client,
-        connections: reflector::Store<DeserializeGuard<AutomationConnection>>,
+        (connections, runs): (reflector::Store<DeserializeGuard<AutomationConnection>>, reflector::Store<DeserializeGuard<PatchRun>>),
         references: ReferenceWatch,
         settings: watch::Receiver<Result<Arc<Settings>, Invalid>>,
         stop: &CancellationToken,
@@ -195,6 +195,7 @@ impl Bed {
             store: Store::Direct(self.archive.clone()),
             tekton: TektonWatch::start(client.clone(), stop.clone()),
             connections,
+            runs,
             sessions: Sessions::new(client.clone(), OPERATOR.into(), policy, metrics.clone()),
             references,
             recorder: Recorder::new(client, Reporter { controller: "fettle".into(), instance: None }),
@@ -219,10 +220,11 @@ impl Bed {
         let (controller, store) = automation_connection::start(&client);
         let (references, changes) = ReferenceWatch::new(client.clone());
         let settings = settings_watch::start(client.clone(), OPERATOR, stop.clone());
-        let ctx = Arc::new(self.context(client, store, references, settings, &stop));
+        let (runs, run_store) = patch_run::start(&client);
+        let ctx = Arc::new(self.context(client, (store, run_store), references, settings, &stop));
         let metrics = ctx.metrics.clone();
         tokio::spawn(automation_connection::run(controller, changes, ctx.clone(), stop.clone()));
-        tokio::spawn(patch_run::run(ctx, stop.clone()));
+        tokio::spawn(patch_run::run(runs, ctx, stop.clone()));
         (stop.drop_guard(), metrics)
     }
 
@@ -237,7 +239,7 @@ impl Bed {
         let pause = ("PAUSE", if self.pause { "true" } else { "false" });
         let data = CONFIG.into_iter().chain([pause]).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let (_, settings) = watch::channel(Settings::parse(&data).map(Arc::new));
-        let ctx = self.context(client, store, references, settings, &stop);
+        let ctx = self.context(client, (store, reflector::store().0), references, settings, &stop);
         for path in self.api.paths("/automationconnections/") {
             let read = || serde_json::from_value::<AutomationConnection>(self.api.get(&path).unwrap()).unwrap();
             for _ in 0..20 {

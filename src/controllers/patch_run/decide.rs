@@ -12,6 +12,7 @@ use super::verdict::{self, End, Evidence};
 use crate::{
     api::{
         automation_connection::GuardPolicy,
+        classification::Findings,
         patch_run::{
             Executor, ExecutorKind, FailedHost, Launch, LogRef, Mode, PatchRun, PatchRunStatus, Phase, PhaseStatus, Pinned, RunResult,
             ScopeStatus, State,
@@ -198,8 +199,8 @@ pub enum LogFact {
     NotLooked,
     /// There is none.
     Absent,
-    /// It is archived.
-    Found(LogRef),
+    /// It is archived; what the Runbooks read in it.
+    Found(LogRef, Option<Findings>),
     /// It cannot be known, or cannot be had: why.
     Unavailable(String),
 }
@@ -632,6 +633,7 @@ impl Draft<'_> {
             hosts: None,
             failed_hosts: vec![],
             log: None,
+            classification: None,
             adopted: None,
         });
         self.status.phase = Some(phase);
@@ -720,7 +722,7 @@ impl Draft<'_> {
                 self.mark_stopping(phase, reason);
                 // the log goes first: Tekton deletes the pod when it cancels
                 let step = match &self.seen.log {
-                    LogFact::Found(_) | LogFact::Unavailable(_) => Step::CancelPipelineRun { name },
+                    LogFact::Found(..) | LogFact::Unavailable(_) => Step::CancelPipelineRun { name },
                     LogFact::Absent | LogFact::NotLooked => Step::ArchiveLog { phase },
                 };
                 self.stopping(reason, step)
@@ -981,8 +983,12 @@ impl Draft<'_> {
         let phase = entry.name;
         let given_up = entry.launch.as_ref().and_then(|l| l.archiving_since).is_some_and(|at| self.now >= at + ARCHIVE_GRACE);
         let ended = finished.or(started).or(entry.launch.as_ref().map(|l| l.intended_at)).unwrap_or(self.now);
+        let mut findings = None;
         let (log, note) = match (&self.seen.log, need) {
-            (LogFact::Found(log), LogNeed::Needed) => (Some(log.clone()), None),
+            (LogFact::Found(log, found), LogNeed::Needed) => {
+                findings.clone_from(found);
+                (Some(log.clone()), None)
+            }
             (LogFact::Absent | LogFact::NotLooked, LogNeed::Needed) if !given_up => {
                 return self.archiving(entry, ended, "the log is being archived", Step::ArchiveLog { phase }, SOON);
             }
@@ -1000,13 +1006,15 @@ impl Draft<'_> {
             ScopeFact::Fixed(_, hosts) => hosts.clone(),
             ScopeFact::NotLooked | ScopeFact::Resolved(_) => BTreeSet::new(),
         };
-        let verdict = verdict::weigh(entry.name, &scope, self.seen.guard, evidence);
+        let mut verdict = verdict::weigh(entry.name, &scope, self.seen.guard, evidence);
+        let classification = verdict.explain(findings.as_ref());
         let message = format!("{}{}", verdict.message, note.unwrap_or_default());
         let executor = self.status.of(entry.name).and_then(|p| p.executor.clone());
         let mut record = self.blank_record(entry.name, &entry.run_key, verdict.result, verdict.reason, &message);
         record.executor = executor.filter(|_| !matches!(evidence.end, End::NotLaunched(..)));
         (record.started_at, record.finished_at) = (started, finished);
         (record.counts, record.hosts, record.log) = (verdict.counts, verdict.hosts, log);
+        record.classification = classification;
         match &self.seen.record {
             RecordFact::Unavailable(_) if given_up => self.end(&record, false),
             RecordFact::Unavailable(why) => {
@@ -1084,7 +1092,7 @@ impl Draft<'_> {
             .iter()
             .filter(|h| !h.outcome.is_good())
             .take(NAMED)
-            .map(|h| FailedHost { name: h.name.clone(), outcome: h.outcome, message: h.message.clone() })
+            .map(|h| FailedHost { name: h.name.clone(), outcome: h.outcome, message: h.message.clone(), error_code: h.error_code.clone() })
             .collect();
         let launch = self.status.of(phase).and_then(|p| p.launch.clone());
         let entry = PhaseStatus {
@@ -1100,6 +1108,7 @@ impl Draft<'_> {
             hosts: Some(record.counts),
             failed_hosts,
             log: record.log.clone(),
+            classification: record.classification.clone(),
             adopted: adopted.then_some(true),
         };
         match self.status.of_mut(phase) {
@@ -1122,6 +1131,7 @@ impl Draft<'_> {
             (result, _) => {
                 self.status.state = State::Completed;
                 self.status.result = Some(result);
+                self.status.error_code = record.classification.as_ref().map(|c| c.error_code.clone());
                 let message = format!("{phase}: {}", record.message);
                 self.report(reason, &message, Step::Nothing, Some(SOON))
             }

@@ -223,7 +223,7 @@ impl Look<'_> {
 
     async fn log(&self, key: &str) -> LogFact {
         match self.ctx.store.log_meta(key).await {
-            Ok(Some(log)) => LogFact::Found(log),
+            Ok(Some((log, findings))) => LogFact::Found(log, findings),
             Ok(None) => LogFact::Absent,
             Err(error) => LogFact::Unavailable(error.to_string()),
         }

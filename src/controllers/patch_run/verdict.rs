@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::{
         automation_connection::GuardPolicy,
+        classification::{Classification, Findings, OTHER, Tier},
         patch_run::{HostCounts, Outcome, Phase, RunResult},
         reason::Reason,
     },
@@ -17,6 +18,8 @@ use crate::{
 
 /// Longest message kept of a host, in characters.
 const MESSAGE: usize = 256;
+/// Longest piece of the log in the message of a phase, in characters.
+const QUOTED: usize = 200;
 
 /// The executor's counts of one host. Source: AAP `job_host_summaries`, or the `report` callback of `fettle.patching`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +93,31 @@ pub struct Verdict {
     pub counts: HostCounts,
     /// Every host of the scope, sorted by name.
     pub hosts: Vec<HostRecord>,
+}
+
+impl Verdict {
+    /// Why it failed, as the log shows it: says so in the message, and names the cause of each host that did not end well. `None` when it did not
+    /// fail on the hosts or in the job, or when nobody read the log.
+    pub fn explain(&mut self, findings: Option<&Findings>) -> Option<Classification> {
+        let findings = findings?;
+        let unexplained = || Classification { error_code: OTHER.into(), also: vec![], tier: Tier::Weak, evidence: None };
+        let cause = if matches!(self.reason, Reason::HostsFailed | Reason::HostsUnreachable | Reason::JobError | Reason::CheckFailed) {
+            findings.cause.clone().unwrap_or_else(unexplained)
+        } else if matches!(self.reason, Reason::HostsMissing | Reason::HostsUnproven | Reason::TimedOut) {
+            findings.cause.clone()?
+        } else {
+            // the reason says all of it, or nothing failed
+            return None;
+        };
+        for host in self.hosts.iter_mut().filter(|host| !host.outcome.is_good()) {
+            host.error_code = findings.hosts.get(&host.name).cloned();
+        }
+        if let Some(evidence) = &cause.evidence {
+            let excerpt: String = clip(evidence.excerpt.trim()).chars().take(QUOTED).collect();
+            self.message = format!("{}; {}, line {} of the log: {excerpt}", self.message, cause.error_code, evidence.line);
+        }
+        Some(cause)
+    }
 }
 
 /// Weighs the evidence against the scope.
@@ -332,6 +360,53 @@ mod tests {
         let e = Evidence { reports: BTreeMap::new(), ..all_good() };
         let verdict = weigh(Phase::Apply, &scope(), GuardPolicy::Optional, &e);
         assert_eq!((verdict.result, verdict.reason), (RunResult::Ok, Reason::SucceededUnguarded));
+    }
+
+    fn findings() -> Findings {
+        let evidence = crate::api::classification::Evidence { line: 7, excerpt: "no space left".into(), captures: BTreeMap::new() };
+        Findings {
+            cause: Some(Classification { error_code: "E-DISK-BOOT".into(), also: vec![], tier: Tier::Decisive, evidence: Some(evidence) }),
+            hosts: [("web-1", "E-DISK-BOOT"), ("web-2", "E-LOCK-DNF")].map(|(host, code)| (host.into(), code.into())).into(),
+        }
+    }
+
+    /// As [`all_good`], with `web-1` failed.
+    fn one_failed() -> Evidence {
+        let mut e = all_good();
+        e.summaries.get_mut("web-1").unwrap().failures = 1;
+        e
+    }
+
+    fn explained(e: &Evidence, findings: Option<&Findings>) -> (Verdict, Option<String>) {
+        let mut verdict = weigh(Phase::Apply, &scope(), GuardPolicy::Required, e);
+        let cause = verdict.explain(findings).map(|cause| cause.error_code);
+        (verdict, cause)
+    }
+
+    #[test]
+    fn a_failure_is_explained_by_its_log_and_so_is_each_host_that_failed() {
+        let (verdict, cause) = explained(&one_failed(), Some(&findings()));
+        assert_eq!(cause.as_deref(), Some("E-DISK-BOOT"));
+        assert_eq!(verdict.message, "1 of 3 hosts failed: web-1; E-DISK-BOOT, line 7 of the log: no space left");
+        let codes: Vec<_> = verdict.hosts.iter().map(|host| host.error_code.as_deref()).collect();
+        assert_eq!(codes, [None, Some("E-DISK-BOOT"), None], "web-2 ended well, whatever its log holds");
+    }
+
+    #[test]
+    fn a_failure_that_nothing_explains_is_told_so() {
+        assert_eq!(explained(&one_failed(), Some(&Findings::default())).1.as_deref(), Some(OTHER));
+        assert_eq!(explained(&one_failed(), None).1, None, "nobody read the log");
+    }
+
+    #[test]
+    fn what_did_not_fail_on_a_host_needs_no_explanation() {
+        assert_eq!(explained(&all_good(), Some(&findings())).1, None);
+        let cancelled = Evidence { end: End::Stopped(Reason::Cancelled, "a person asked for it".into()), ..all_good() };
+        assert_eq!(explained(&cancelled, Some(&findings())).1, None);
+        let mut unreported = all_good();
+        unreported.summaries.remove("db-1");
+        assert_eq!(explained(&unreported, Some(&Findings::default())).1, None);
+        assert_eq!(explained(&unreported, Some(&findings())).1.as_deref(), Some("E-DISK-BOOT"));
     }
 
     fn any_evidence() -> impl Strategy<Value = Evidence> {
