@@ -301,6 +301,11 @@ impl Archive {
         self.get_json(&key.object("record.json")).await
     }
 
+    /// The bytes of the record of a phase, whether it can be understood or not; `None` when it has none.
+    pub async fn record_bytes(&self, key: &Key) -> Result<Option<Bytes>, Error> {
+        self.get(&key.object("record.json")).await
+    }
+
     /// Marks a direct launch as begun. `Ok` only for the one who created the mark: everybody else gets [`Error::Conflict`], and so does a
     /// repetition, because its answer may be the only thing that was lost.
     pub async fn create_started(&self, started: &Started) -> Result<(), Error> {
@@ -370,12 +375,16 @@ impl Archive {
         self.store.put_opts(path, bytes.into(), PutOptions::from(mode)).await.map(drop)
     }
 
+    async fn get(&self, path: &Path) -> Result<Option<Bytes>, Error> {
+        match self.store.get(path).await {
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(other) => Err(other.into()),
+        }
+    }
+
     async fn get_json<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, Error> {
-        let bytes = match self.store.get(path).await {
-            Ok(found) => found.bytes().await?,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(other) => return Err(other.into()),
-        };
+        let Some(bytes) = self.get(path).await? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::Unavailable(format!("{path} cannot be read: {e}")))
     }
 
