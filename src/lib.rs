@@ -5,7 +5,7 @@
 //!   └─ controllers (shell) ─ http
 //!        ├─ */observe, */act ──> clients, archive ─> shelf, status, events, names
 //!        └─ */decide, verdict, scope, checks ──> api, conditions, names, runbooks      no client, no async, no clock
-//! clients ─> own types only          api ─> kube's derives, schemars, serde
+//! clients ─> own types only          history ─> archive          api ─> kube's derives, schemars, serde
 //! ```
 
 pub mod api;
@@ -16,6 +16,7 @@ pub mod clock;
 pub mod conditions;
 pub mod controllers;
 pub mod events;
+pub mod history;
 pub mod http;
 pub mod lease;
 pub mod manager;
