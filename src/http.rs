@@ -4,6 +4,7 @@
 //! [`logs`] for what an answer gives away.
 
 pub mod auth;
+pub mod history;
 pub mod intake;
 pub mod limits;
 pub mod logs;
@@ -31,21 +32,26 @@ use axum::{
     routing::get,
 };
 use clap::Args;
+use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper_util::rt::TokioTimer;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::Instant,
+};
 use tower_http::{CompressionLevel, catch_panic::CatchPanicLayer, compression::CompressionLayer};
 use tracing::Instrument as _;
 
 use self::{auth::Auth, limits::Streams, metrics::Metrics, problem::Problem, tls::Tls};
 use crate::{
-    archive::{self, Archive, settings::ArchiveArgs},
+    archive::{self, Archive, record::Record, settings::ArchiveArgs},
+    history::{Condition, History, settings::HistoryArgs},
     shelf::Shelf,
     telemetry,
 };
@@ -60,6 +66,10 @@ const GRACE: Duration = Duration::from_secs(20);
 const READY_TTL: Duration = Duration::from_secs(5);
 /// How long the head of a request may take, and a connection may wait for the next one.
 const HEAD: Duration = Duration::from_secs(10);
+/// How long the start may wait for the history.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// Records that may wait for the history; more are found in the archive later.
+const RECORDS: usize = 64;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How `fettle server` runs.
@@ -71,6 +81,9 @@ pub struct ServerArgs {
     /// The archive.
     #[command(flatten)]
     pub archive: ArchiveArgs,
+    /// The history.
+    #[command(flatten)]
+    pub history: HistoryArgs,
     /// Days that logs are kept.
     #[arg(long, env = "LOG_RETENTION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(i64).range(1..=36_500))]
     pub log_retention_days: i64,
@@ -122,6 +135,9 @@ pub enum Error {
     /// The archive cannot be opened.
     #[error(transparent)]
     Archive(#[from] archive::Error),
+    /// The history's address cannot be used.
+    #[error(transparent)]
+    History(#[from] crate::history::Error),
     /// There is no usable certificate.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
@@ -138,6 +154,9 @@ pub enum Error {
 /// What every request may use.
 pub struct App {
     archive: Archive,
+    history: History,
+    /// Records on their way from the archive into the history.
+    records: mpsc::Sender<Record>,
     client: Client,
     auth: Auth,
     streams: Streams,
@@ -158,6 +177,7 @@ pub struct Server {
     args: ServerArgs,
     app: Arc<App>,
     shelf: Arc<Shelf>,
+    arriving: mpsc::Receiver<Record>,
     tls: Tls,
     ca: Option<PathBuf>,
     listener: TcpListener,
@@ -182,6 +202,11 @@ impl Server {
         if let Err(error) = archive.probe().await {
             tracing::error!(%error, "the archive cannot be written to now");
         }
+        let history = History::new(&args.history)?;
+        // as a rule it is complete before the first question; when it is not, that is a matter of /ready as well
+        let cutoff = crate::clock::now().checked_sub(days(args.record_retention_days)).unwrap_or(Timestamp::MIN);
+        let _ = tokio::time::timeout(FIRST_LOOK, history.catch_up(&archive, cutoff)).await;
+        let (records, arriving) = mpsc::channel(RECORDS);
         let failed = |source| Error::Listen { address: args.listen, source };
         let listener = TcpListener::bind(args.listen).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
@@ -189,6 +214,8 @@ impl Server {
         let metrics = Metrics::default();
         let app = Arc::new(App {
             archive,
+            history,
+            records,
             auth: Auth::new(client.clone(), metrics.clone()),
             client,
             streams: Streams::default(),
@@ -200,7 +227,7 @@ impl Server {
             idle: args.idle_timeout.unsigned_abs(),
             ready: Mutex::default(),
         });
-        Ok(Self { args, app, shelf, tls, ca, listener, address })
+        Ok(Self { args, app, shelf, arriving, tls, ca, listener, address })
     }
 
     /// The address it listens on.
@@ -215,7 +242,7 @@ impl Server {
 
     /// Answers until `shutdown`, then lets what is being answered end, for [`GRACE`] at most.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let Self { args, app, shelf, tls, ca, listener, address } = self;
+        let Self { args, app, shelf, arriving, tls, ca, listener, address } = self;
         let failed = |source| Error::Listen { address, source };
         let handle = axum_server::Handle::new();
         let mut server = axum_server::from_tcp_rustls(listener, tls.config.clone())
@@ -224,10 +251,11 @@ impl Server {
             .handle(handle.clone());
         configure(server.http_builder(), app.idle);
         tracing::info!(%address, "listening");
-        let background = futures::future::join4(
+        let background = futures::future::join5(
             shelf.follow(app.client.clone()),
             tls.watch(args.tls_reload.unsigned_abs()),
             sweep_daily(Arc::clone(&app), args.log_retention_days, args.record_retention_days),
+            follow(Arc::clone(&app), arriving, args.history.history_catch_up, args.record_retention_days).boxed(),
             publish_ca(app.client.clone(), args.tls_ca_config_map.map(|name| (args.namespace, name)).zip(ca)),
         );
         let stopping = async {
@@ -280,6 +308,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics_text))
         .route("/api/runs/{namespace}/{name}", get(runs::get))
+        .route("/api/history", get(history::list))
+        .route("/api/host/{hostname}", get(history::host))
         .merge(records)
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "that cannot be done here"))
@@ -339,11 +369,12 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 async fn metrics_text(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    app.metrics.history_degraded.set(i64::from(app.history.condition() != Condition::Complete));
     let text = app.metrics.text().map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
-/// Whether the archive can be written to and the API server tells who is who.
+/// Whether the archive can be written to and the API server tells who is who. A history that is degraded is said, and keeps nobody out.
 async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
     let mut known = app.ready.lock().await;
     let missing = match *known {
@@ -362,12 +393,24 @@ async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
             missing
         }
     };
-    missing.map_or(Ok("ok\n"), |missing| Err(Problem::unavailable(missing)))
+    let well = match app.history.condition() {
+        Condition::Starting | Condition::Complete => "ok\n",
+        Condition::Degraded(_) => "ok, degraded: the history is not available\n",
+    };
+    missing.map_or(Ok(well), |missing| Err(Problem::unavailable(missing)))
+}
+
+/// Keeps the history beside the archive, for ever.
+async fn follow(app: Arc<App>, arriving: mpsc::Receiver<Record>, every: SignedDuration, record_days: i64) {
+    app.history.follow(&app.archive, arriving, every.unsigned_abs(), days(record_days), |caught| app.metrics.caught(caught)).await;
+}
+
+const fn days(days: i64) -> SignedDuration {
+    SignedDuration::from_hours(days * 24)
 }
 
 /// Applies the retention once a day, for ever; the first time a minute after the start.
 async fn sweep_daily(app: Arc<App>, log_days: i64, record_days: i64) {
-    let days = |days: i64| SignedDuration::from_hours(days * 24);
     let mut wait = Duration::from_mins(1);
     loop {
         tokio::time::sleep(wait).await;

@@ -30,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("archive", &["api", "archive", "clock", "runbooks", "shelf", "telemetry"]),
     ("runbooks", &["api", "runbooks", "yaml"]),
     ("shelf", &["api", "runbooks"]),
+    ("history", &["api", "archive", "clock", "history", "names"]),
     ("clients", &["api", "clients", "names", "telemetry", "yaml"]),
     ("clients/kubernetes", &["clients", "metrics"]),
     ("controllers/patch_run/decide", &["api", "archive::record", "conditions", "names"]),

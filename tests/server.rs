@@ -10,6 +10,8 @@ mod bed;
 mod canaries;
 #[path = "server/certificates.rs"]
 mod certificates;
+#[path = "server/history.rs"]
+mod history;
 #[path = "server/identity.rs"]
 mod identity;
 #[path = "server/intake.rs"]

@@ -67,6 +67,8 @@ pub async fn put_record(State(app): State<Arc<App>>, Path(key): Path<String>, Js
     }
     app.archive.put_record(&record).await?;
     tracing::info!(key = %key, namespace = %record.namespace, name = %record.name, reason = %record.reason, "record archived");
+    // when it is full, or we die here, the history finds the record in the archive
+    let _ = app.records.try_send(record);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::archive::Swept;
+use crate::{archive::Swept, history::Caught};
 
 /// Content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -54,6 +54,12 @@ pub struct Metrics {
     pub log_bytes_received: Counter,
     /// When the sweep last ended well, Unix time.
     pub last_sweep: Gauge,
+    /// 1 while the history lacks records.
+    pub history_degraded: Gauge,
+    history_phases: Gauge,
+    history_open_incidents: Gauge,
+    history_skipped: Gauge,
+    history_caught_up: Gauge,
 }
 
 impl Default for Metrics {
@@ -70,6 +76,11 @@ impl Default for Metrics {
             log_bytes_read: Counter::default(),
             log_bytes_received: Counter::default(),
             last_sweep: Gauge::default(),
+            history_degraded: Gauge::default(),
+            history_phases: Gauge::default(),
+            history_open_incidents: Gauge::default(),
+            history_skipped: Gauge::default(),
+            history_caught_up: Gauge::default(),
         };
         let mut registry = Registry::with_prefix("fettle_server");
         registry.register("requests", "Requests answered, by route and code", metrics.requests.clone());
@@ -90,6 +101,24 @@ impl Default for Metrics {
             "When the retention was last applied",
             Unit::Seconds,
             metrics.last_sweep.clone(),
+        );
+        registry.register("history_degraded", "1 while the history lacks records", metrics.history_degraded.clone());
+        registry.register("history_phases", "Phases in the history", metrics.history_phases.clone());
+        registry.register(
+            "history_open_incidents",
+            "Phases of a group that failed and did not end well since",
+            metrics.history_open_incidents.clone(),
+        );
+        registry.register(
+            "history_skipped_records",
+            "Records that cannot be read, and are not in the history",
+            metrics.history_skipped.clone(),
+        );
+        registry.register_with_unit(
+            "history_catch_up_timestamp",
+            "When the history was last compared with the archive",
+            Unit::Seconds,
+            metrics.history_caught_up.clone(),
         );
         metrics.registry = Arc::new(registry);
         metrics
@@ -125,5 +154,11 @@ impl Metrics {
             self.swept.get_or_create(&KindLabels { kind }).inc_by(number);
         }
         self.last_sweep.set(now.as_second());
+    }
+    pub(super) fn caught(&self, caught: Caught) {
+        self.history_phases.set(caught.phases);
+        self.history_open_incidents.set(caught.open_incidents);
+        self.history_skipped.set(i64::try_from(caught.skipped).unwrap_or(i64::MAX));
+        self.history_caught_up.set(caught.at);
     }
 }

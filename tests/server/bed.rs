@@ -230,8 +230,11 @@ impl Bed {
         let kubernetes = kubernetes(Arc::clone(&world)).await;
         let client = kube::Client::try_from(kube::Config::new(format!("http://{kubernetes}").parse().unwrap())).unwrap();
         let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-        let (archive, tls) = (path("archive"), path("tls"));
+        let (archive, tls, database) = (path("archive"), path("tls"), format!("sqlite://{}", path("history/history.db")));
         let mut line = vec!["server", "--listen", "127.0.0.1:0", "--archive-dir", &archive, "--tls-dir", &tls, "--tls-reload", "50ms"];
+        if !more.contains(&"--database-url") {
+            line.extend(["--database-url", &database]);
+        }
         line.extend(more);
         let server = Server::bind(Line::parse_from(line).args, client).await.unwrap();
         let address = server.address();
