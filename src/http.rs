@@ -57,7 +57,7 @@ use crate::{
 };
 
 /// Bytes of a record at most: 1,000 hosts with everything that is kept about each.
-const MAX_RECORD: usize = 4 << 20;
+const MAX_RECORD: usize = 8 << 20;
 /// How long an answer may take, logs in either direction excepted.
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long downloads may go on after the server was asked to stop.

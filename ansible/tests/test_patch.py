@@ -67,6 +67,8 @@ def test_from_precheck_to_apply(host, family):
     assert result["web-1"]["ok"] is True
     assert "guard" not in result["web-1"]
     assert family.package in result.check("web-1", "kernel-available")["message"]
+    assert result["web-1"]["free_bytes"].keys() == {"/", "/boot", "/usr", "/var"} and result["web-1"]["free_bytes"]["/boot"] > 0
+    assert len(result["web-1"]["repositories"]) == 1, result["web-1"]["repositories"]
     assert not family.cached(host) and not family.installed(host)
 
     result = play(host, family, "stage", "--check")
@@ -129,6 +131,19 @@ def test_precheck_thresholds_of_the_host(host, family):
     result = play(host, family, "precheck")
     assert bad(result) == ["srv-data-space"]
     assert result.check("web-1", "boot-space")["ok"], "defaults stay"
+
+
+def test_precheck_names_repositories_without_their_passwords(ansible, root):
+    family = Family("apt")
+    family.make_host(root)
+    place = root.repository.url.split("://")[1]
+    root.write("etc/apt/sources.list", f"deb [trusted=yes] http://robot:hunter2@{place} ./\n")
+    ansible.add_host("web-1", **root.variables())
+    root.ansible = ansible
+    result = play(root, family, "precheck", fettle_desired_kernel=KERNEL)
+    [name] = result["web-1"]["repositories"]
+    assert name.startswith(place), name
+    assert "hunter2" not in str(result["web-1"])
 
 
 def test_precheck_finds_a_repository_that_does_not_answer(host, family):

@@ -1,5 +1,7 @@
 //! [`Record`]: what is kept about a finished phase, beside its log, under the run key.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -87,4 +89,19 @@ pub struct HostRecord {
     /// Boot id after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id_after: Option<String>,
+    /// What a precheck found out about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<HostFacts>,
+}
+
+/// What a host says of itself, beside what was done to it.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HostFacts {
+    /// Free bytes, by directory; at most 16.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub free_bytes: BTreeMap<String, u64>,
+    /// Enabled package repositories; at most 32, of 96 characters each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<String>,
 }

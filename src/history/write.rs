@@ -259,8 +259,9 @@ async fn write_facts(tx: &mut Tx, namespace: &str, connection: &str, at: i64, ho
         query = query.bind(namespace.to_owned()).bind(connection.to_owned()).bind(clean(&host.name));
         query = fact(query, host.kernel_after.as_ref().or(host.kernel_before.as_ref()).map(|text| clean(text)), at);
         query = fact(query, host.boot_id_after.as_ref().or(host.boot_id_before.as_ref()).map(|text| clean(text)), at);
-        query = fact(query, None, at);
-        query = fact(query, None, at);
+        let facts = host.facts.as_ref();
+        query = fact(query, facts.filter(|f| !f.free_bytes.is_empty()).and_then(|f| json(&f.free_bytes)), at);
+        query = fact(query, facts.filter(|f| !f.repositories.is_empty()).and_then(|f| json(&f.repositories)), at);
         let seen = matches!(host.outcome, Outcome::Ok | Outcome::Changed | Outcome::Failed);
         query = query.bind(if seen { at } else { 0 }).bind(at);
     }
@@ -270,6 +271,10 @@ async fn write_facts(tx: &mut Tx, namespace: &str, connection: &str, at: i64, ho
 fn fact(query: Query<'_, Any, AnyArguments>, value: Option<String>, at: i64) -> Query<'_, Any, AnyArguments> {
     let at = if value.is_some() { at } else { 0 };
     query.bind(value).bind(at)
+}
+
+fn json(value: &impl serde::Serialize) -> Option<String> {
+    serde_json::to_string(value).ok()
 }
 
 /// Sets a time to the later one.

@@ -329,6 +329,7 @@ pub fn host(name: &str, outcome: Outcome) -> HostRecord {
         kernel_after: None,
         boot_id_before: None,
         boot_id_after: None,
+        facts: None,
     }
 }
 

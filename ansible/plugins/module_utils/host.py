@@ -162,6 +162,14 @@ class PackageManager(object):
         code, out, err = self.module.run_command(list(argv), environ_update=ENVIRONMENT)
         return code, out, err
 
+    def repositories(self):
+        """Names of the enabled repositories, as far as they are configured; at most 32."""
+        names = []
+        for name in self.enabled():
+            if name and name not in names:
+                names.append(name[:96])
+        return names[:32]
+
     def wait_for_lock(self, seconds):
         """Wait until no other process holds the package manager's lock; returns the holder when one stays."""
         deadline = time.time() + seconds
@@ -206,6 +214,11 @@ class Apt(PackageManager):
         if not any(line.split(":")[0] in ("Hit", "Get", "Ign") for line in out.splitlines()):
             return "no repository is configured"
         return None
+
+    def enabled(self):
+        """Enabled repositories, as address, suite and component; without scheme and without a user's name and password."""
+        _code, out, _err = self.run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)/$(COMPONENT)", "Created-By: Packages")
+        return [re.sub(r"^[a-z0-9+.-]+:(//)?([^/@ ]*@)?", "", line.strip()).rstrip("/") for line in out.splitlines()]
 
     def database_problem(self):
         """What `dpkg --audit` finds: packages left half installed."""
@@ -311,6 +324,12 @@ class Dnf(PackageManager):
         if code != 0 or not out.strip():
             return "; ".join(problems) or "there are no enabled repositories"
         return None
+
+    def enabled(self):
+        """Ids of the enabled repositories."""
+        code, out, _err = self.run("dnf", "-q", "-C", "repolist", "--enabled")
+        rows = [line.split() for line in out.splitlines() if line.strip()] if code == 0 else []
+        return [row[0] for row in rows if row[:2] != ["repo", "id"]]
 
     def database_problem(self):
         """Whether the rpm database answers."""

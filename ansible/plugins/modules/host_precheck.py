@@ -54,7 +54,7 @@ msg:
   type: str
   returned: success
 report:
-  description: The host's report, with kernel_before, boot_id_before and the list of checks.
+  description: The host's report, with kernel_before, boot_id_before, free_bytes by directory, repositories and the list of checks.
   type: dict
   returned: success
 """
@@ -94,12 +94,19 @@ def main():
     # The action plugin of the same name compares these with the controller's clock.
     begun = time.time()
     try:
+        manager = package_manager(module)
         checks = [space(path, need) for path, need in sorted(params["min_free_mib"].items())]
-        checks += packages(module, params["desired_kernel"], params["lock_wait"])
+        checks += packages(manager, params["desired_kernel"], params["lock_wait"])
     except HostError as error:
         module.fail_json(msg=str(error))
     ok, msg = verdict(checks)
-    report = {"kernel_before": running_kernel(), "boot_id_before": boot_id(), "checks": checks}
+    report = {
+        "kernel_before": running_kernel(),
+        "boot_id_before": boot_id(),
+        "free_bytes": free_bytes(),
+        "repositories": manager.repositories(),
+        "checks": checks,
+    }
     module.exit_json(changed=False, ok=ok, msg=msg, report=report, begun=begun, ended=time.time())
 
 
@@ -122,12 +129,21 @@ def space(path, need):
     return check(name, free >= need, "%d MiB free on %s, %d needed" % (free, path, need))
 
 
-def packages(module, kernel, lock_wait):
+def free_bytes():
+    """Free bytes of the directories that a patch fills, for what is known of the host later."""
+    found = {}
+    for path in ("/", "/boot", "/usr", "/var"):
+        if os.path.isdir(path):
+            stat = os.statvfs(path)
+            found[path] = stat.f_bavail * stat.f_frsize
+    return found
+
+
+def packages(manager, kernel, lock_wait):
     """The checks that ask the package manager: lock, repositories, database, kernel, pending reboot."""
-    manager = package_manager(module)
     holder = manager.wait_for_lock(lock_wait)
     yield check("package-lock", not holder, "held: %s" % holder if holder else "no package manager is running")
-    if module.check_mode:
+    if manager.module.check_mode:
         yield check("repositories", True, "not read anew in check mode")
     elif holder:
         yield check("repositories", False, "cannot be read while the package manager is locked")

@@ -13,13 +13,17 @@ use crate::{
         patch_run::{HostCounts, Outcome, Phase, RunResult},
         reason::Reason,
     },
-    archive::record::HostRecord,
+    archive::record::{HostFacts, HostRecord},
 };
 
 /// Longest message kept of a host, in characters.
 const MESSAGE: usize = 256;
 /// Longest piece of the log in the message of a phase, in characters.
 const QUOTED: usize = 200;
+/// Directories whose free space is kept.
+const DIRECTORIES: usize = 16;
+/// Repositories kept of a host, and the longest name of one, in characters.
+const REPOSITORIES: (usize, usize) = (32, 96);
 
 /// The executor's counts of one host. Source: AAP `job_host_summaries`, or the `report` callback of `fettle.patching`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +56,21 @@ pub struct Report {
     pub boot_id_before: Option<String>,
     /// Boot id after.
     pub boot_id_after: Option<String>,
+    /// Free bytes, by directory.
+    pub free_bytes: BTreeMap<String, u64>,
+    /// Enabled package repositories.
+    pub repositories: Vec<String>,
+}
+
+impl Report {
+    /// What is kept of the host beside what was done to it, bounded; `None` when it says nothing.
+    fn facts(&self) -> Option<HostFacts> {
+        let (most, longest) = REPOSITORIES;
+        let free_bytes = self.free_bytes.iter().take(DIRECTORIES).map(|(path, bytes)| (clip(path), *bytes)).collect();
+        let repositories = self.repositories.iter().take(most).map(|name| clip(name).chars().take(longest).collect()).collect();
+        let facts = HostFacts { free_bytes, repositories };
+        (facts != HostFacts::default()).then_some(facts)
+    }
 }
 
 /// How the executor ended.
@@ -131,6 +150,7 @@ pub fn weigh(phase: Phase, scope: &BTreeSet<String>, guard: GuardPolicy, evidenc
             let report = evidence.reports.get(name);
             let (outcome, message) = outcome(phase, guard, &evidence.end, summary, report);
             let report = report.cloned().unwrap_or_default();
+            let facts = report.facts();
             HostRecord {
                 name: name.clone(),
                 outcome,
@@ -141,6 +161,7 @@ pub fn weigh(phase: Phase, scope: &BTreeSet<String>, guard: GuardPolicy, evidenc
                 kernel_after: report.kernel_after.map(|t| clip(&t)),
                 boot_id_before: report.boot_id_before.map(|t| clip(&t)),
                 boot_id_after: report.boot_id_after.map(|t| clip(&t)),
+                facts,
             }
         })
         .collect();
@@ -342,6 +363,19 @@ mod tests {
         e.summaries.get_mut("db-1").unwrap().failures = 1;
         e.summaries.remove("web-2");
         assert_eq!(counts(&e), HostCounts { total: 3, failed: 1, unreachable: 1, missing: 1, ..HostCounts::default() });
+    }
+
+    #[test]
+    fn facts_of_a_host_are_bounded() {
+        let mut e = all_good();
+        assert_eq!(weigh(Phase::Precheck, &scope(), GuardPolicy::Required, &e).hosts[0].facts, None);
+        let report = e.reports.get_mut("db-1").unwrap();
+        report.free_bytes = (0..99).map(|n| (format!("/{n}\n{}", "x".repeat(999)), n)).collect();
+        report.repositories = vec!["r\u{1b}".repeat(999); 99];
+        let facts = weigh(Phase::Precheck, &scope(), GuardPolicy::Required, &e).hosts[0].facts.clone().unwrap();
+        assert_eq!((facts.free_bytes.len(), facts.repositories.len()), (16, 32));
+        assert!(facts.free_bytes.keys().all(|path| path.chars().count() <= 256 && !path.contains('\n')));
+        assert!(facts.repositories.iter().all(|name| name.chars().count() == 96 && !name.contains('\u{1b}')));
     }
 
     #[test]
