@@ -22,6 +22,7 @@ pub mod lease;
 pub mod manager;
 pub mod metrics;
 pub mod names;
+pub mod run_request;
 pub mod runbooks;
 pub mod settings;
 pub mod shelf;

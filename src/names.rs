@@ -27,6 +27,14 @@ pub const PATCH_RUN: &str = "fettle.dev/patchrun";
 pub const CHECKS: &str = "fettle.dev/checks";
 /// Finalizer of a run with an active launch.
 pub const FINALIZER: &str = "fettle.dev/active-launch";
+/// Annotation on a PatchRun that was asked for over HTTP: the user who asked.
+pub const REQUESTED_BY: &str = "fettle.dev/requested-by";
+/// Label on a PatchRun that was asked for over HTTP: hash of what was asked for, equal for a repetition.
+pub const REQUEST: &str = "fettle.dev/request";
+/// Label on a PatchRun that was asked for over HTTP: hash of the user and their `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY: &str = "fettle.dev/idempotency-key";
+/// Label on a PatchRun that was asked for over HTTP: hash of the request its `Idempotency-Key` came with.
+pub const IDEMPOTENT_REQUEST: &str = "fettle.dev/idempotent-request";
 /// ServiceAccount, in the tenant's namespace, under which checks run.
 pub const CHECKS_ACCOUNT: &str = "fettle-checks";
 /// Value of `app.kubernetes.io/managed-by`.

@@ -1,5 +1,7 @@
 //! The operator's configuration: the ConfigMap `fettle-config` in its namespace, read live.
 
+pub mod run_defaults;
+
 use std::collections::BTreeMap;
 
 /// Name of the ConfigMap.
