@@ -357,6 +357,13 @@ impl Archive {
         Ok(records)
     }
 
+    /// Names of the PatchRuns of a namespace of which anything is kept, also of those that are gone. `namespace` must be one ([`Owner`]).
+    pub async fn runs_of(&self, namespace: &str) -> Result<Vec<String>, Error> {
+        let folder = Path::from_iter(["runs", namespace]);
+        let found = self.store.list_with_delimiter(Some(&folder)).await?;
+        Ok(found.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
+    }
+
     /// Writes and removes a small object: `Ok` proves that the archive can be written to.
     pub async fn probe(&self) -> Result<(), Error> {
         let path = Path::from_iter(["probe", &random_name()]);

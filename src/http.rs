@@ -4,6 +4,8 @@
 //! [`logs`] for what an answer gives away.
 
 pub mod auth;
+pub mod body;
+pub mod follow;
 pub mod history;
 pub mod intake;
 pub mod limits;
@@ -11,7 +13,9 @@ pub mod logs;
 pub mod metrics;
 pub mod problem;
 pub mod range;
+pub mod rates;
 pub mod runs;
+pub mod start;
 pub mod table;
 pub mod tls;
 
@@ -19,6 +23,7 @@ use std::{
     future::Future,
     io,
     net::{SocketAddr, TcpListener},
+    num::NonZeroU32,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -29,10 +34,10 @@ use axum::{
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post},
 };
 use clap::Args;
-use futures::FutureExt as _;
+use futures::{FutureExt as _, future::BoxFuture};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper_util::rt::TokioTimer;
 use jiff::{SignedDuration, Timestamp};
@@ -48,7 +53,15 @@ use tokio::{
 use tower_http::{CompressionLevel, catch_panic::CatchPanicLayer, compression::CompressionLayer};
 use tracing::Instrument as _;
 
-use self::{auth::Auth, limits::Streams, metrics::Metrics, problem::Problem, tls::Tls};
+use self::{
+    auth::{Auth, Identity},
+    follow::{Configured, Runs},
+    limits::Places,
+    metrics::Metrics,
+    problem::Problem,
+    rates::{Kind, Rates},
+    tls::Tls,
+};
 use crate::{
     archive::{self, Archive, record::Record, settings::ArchiveArgs},
     history::{Condition, History, settings::HistoryArgs},
@@ -114,6 +127,15 @@ pub struct ServerArgs {
     /// A connection or a log that does not move for this long is cut off.
     #[arg(long, env = "IDLE_TIMEOUT", default_value = "30s")]
     pub idle_timeout: SignedDuration,
+    /// How long a request may wait for the end of a run.
+    #[arg(long, env = "MAX_WAIT", default_value = "15m")]
+    pub max_wait: SignedDuration,
+    /// Reads of one user a minute; half of them may come at once.
+    #[arg(long, env = "READS_PER_MINUTE", default_value = "120")]
+    pub reads_per_minute: NonZeroU32,
+    /// Requests of one user a minute that create or change something; all of them may come at once.
+    #[arg(long, env = "WRITES_PER_MINUTE", default_value = "10")]
+    pub writes_per_minute: NonZeroU32,
     /// How often the certificate files are looked at.
     #[arg(long, default_value = "10s", hide = true)]
     pub tls_reload: SignedDuration,
@@ -159,7 +181,14 @@ pub struct App {
     records: mpsc::Sender<Record>,
     client: Client,
     auth: Auth,
-    streams: Streams,
+    rates: Rates,
+    runs: Runs,
+    configuration: Configured,
+    downloads: Places,
+    waiting: Places,
+    max_wait: Duration,
+    /// Held while the run of a request is found or created.
+    starting: Mutex<()>,
     metrics: Metrics,
     manager_account: String,
     idle: Duration,
@@ -167,7 +196,16 @@ pub struct App {
     ready: Mutex<Option<(Instant, Option<&'static str>)>>,
 }
 
-/// Runs the server until `shutdown`. `client` needs the rights to create TokenReview and SubjectAccessReview and to get PatchRuns.
+impl App {
+    /// The caller, when they did not ask too often. 401 without a valid token, 429 with `Retry-After` after too many requests.
+    pub async fn caller(&self, headers: &HeaderMap, kind: Kind) -> Result<Identity, Problem> {
+        let who = self.auth.authenticate(headers).await?;
+        self.rates.admit(&who.username, kind)?;
+        Ok(who)
+    }
+}
+
+/// Runs the server until `shutdown`. `client` needs the rights of `config/rbac/server.yaml`, and must repeat no request by itself.
 pub async fn serve(args: ServerArgs, client: Client, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
     Server::bind(args, client).await?.run(shutdown).await
 }
@@ -182,6 +220,8 @@ pub struct Server {
     ca: Option<PathBuf>,
     listener: TcpListener,
     address: SocketAddr,
+    /// Keeps what is followed of the cluster current.
+    following: BoxFuture<'static, ()>,
 }
 
 impl Server {
@@ -212,13 +252,22 @@ impl Server {
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let metrics = Metrics::default();
+        let (runs, follow_runs) = Runs::follow(client.clone());
+        let (configuration, follow_configuration) = follow::configuration(client.clone(), &args.namespace);
+        let following = futures::future::join(follow_runs, follow_configuration).map(drop).boxed();
         let app = Arc::new(App {
             archive,
             history,
             records,
             auth: Auth::new(client.clone(), metrics.clone()),
             client,
-            streams: Streams::default(),
+            rates: Rates::new(args.reads_per_minute, args.writes_per_minute),
+            runs,
+            configuration,
+            downloads: Places::new(50, 4, "downloading logs", metrics.log_streams.clone()),
+            waiting: Places::new(256, 16, "waiting for runs", metrics.waiting.clone()),
+            max_wait: args.max_wait.unsigned_abs(),
+            starting: Mutex::default(),
             metrics,
             manager_account: args
                 .manager_account
@@ -227,7 +276,7 @@ impl Server {
             idle: args.idle_timeout.unsigned_abs(),
             ready: Mutex::default(),
         });
-        Ok(Self { args, app, shelf, arriving, tls, ca, listener, address })
+        Ok(Self { args, app, shelf, arriving, tls, ca, listener, address, following })
     }
 
     /// The address it listens on.
@@ -242,7 +291,7 @@ impl Server {
 
     /// Answers until `shutdown`, then lets what is being answered end, for [`GRACE`] at most.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let Self { args, app, shelf, arriving, tls, ca, listener, address } = self;
+        let Self { args, app, shelf, arriving, tls, ca, listener, address, following } = self;
         let failed = |source| Error::Listen { address, source };
         let handle = axum_server::Handle::new();
         let mut server = axum_server::from_tcp_rustls(listener, tls.config.clone())
@@ -251,13 +300,14 @@ impl Server {
             .handle(handle.clone());
         configure(server.http_builder(), app.idle);
         tracing::info!(%address, "listening");
-        let background = futures::future::join5(
-            shelf.follow(app.client.clone()),
-            tls.watch(args.tls_reload.unsigned_abs()),
-            sweep_daily(Arc::clone(&app), args.log_retention_days, args.record_retention_days),
+        let background = futures::future::join_all([
+            following,
+            shelf.follow(app.client.clone()).boxed(),
+            tls.watch(args.tls_reload.unsigned_abs()).boxed(),
+            sweep_daily(Arc::clone(&app), args.log_retention_days, args.record_retention_days).boxed(),
             follow(Arc::clone(&app), arriving, args.history.history_catch_up, args.record_retention_days).boxed(),
-            publish_ca(app.client.clone(), args.tls_ca_config_map.map(|name| (args.namespace, name)).zip(ca)),
-        );
+            publish_ca(app.client.clone(), args.tls_ca_config_map.map(|name| (args.namespace, name)).zip(ca)).boxed(),
+        ]);
         let stopping = async {
             shutdown.await;
             handle.graceful_shutdown(Some(GRACE));
@@ -303,6 +353,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/internal/started/{key}", get(intake::started).put(intake::create_started).delete(intake::remove_started))
         .layer(DefaultBodyLimit::max(MAX_RECORD))
         .layer(manager_only());
+    // each bounds its own time
+    let long = Router::new().route("/api/run/{phase}", post(start::post)).layer(DefaultBodyLimit::max(body::MAX_BODY));
     let quick = Router::new()
         .route("/health", get(async || "ok\n"))
         .route("/ready", get(ready))
@@ -316,6 +368,7 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn(in_time));
     quick
         .merge(logs)
+        .merge(long)
         .merge(intake)
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "this is a fault of the server").into_response()

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod logged;
+#[allow(dead_code, reason = "another test asks for the messages")]
+mod rules;
 
 #[path = "server/bed.rs"]
 mod bed;
@@ -10,6 +12,8 @@ mod bed;
 mod canaries;
 #[path = "server/certificates.rs"]
 mod certificates;
+#[path = "server/cluster.rs"]
+mod cluster;
 #[path = "server/history.rs"]
 mod history;
 #[path = "server/identity.rs"]
@@ -22,5 +26,7 @@ mod limits;
 mod logs;
 #[path = "server/runs.rs"]
 mod runs;
+#[path = "server/start.rs"]
+mod start;
 #[path = "server/traces.rs"]
 mod traces;

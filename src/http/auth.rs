@@ -45,6 +45,13 @@ pub struct Identity {
     pub for_fettle: bool,
 }
 
+impl Identity {
+    /// The groups of users they are in.
+    pub fn groups(&self) -> &[String] {
+        self.groups.as_deref().unwrap_or_default()
+    }
+}
+
 /// Asks the API server, and remembers its answers for a short while.
 pub struct Auth {
     client: Client,

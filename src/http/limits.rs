@@ -15,6 +15,7 @@ use axum_server::accept::Accept;
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture};
 use http::{HeaderValue, StatusCode, header};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -24,49 +25,58 @@ use tokio::{
 use super::{metrics::Metrics, problem::Problem};
 use crate::archive::LogStream;
 
-/// Downloads at a time.
-const STREAMS: usize = 50;
-/// Downloads at a time of one user.
-const STREAMS_PER_USER: usize = 4;
 /// How long one download may take.
 const DOWNLOAD: Duration = Duration::from_mins(15);
 /// Connections at a time.
 const CONNECTIONS: usize = 512;
 
-/// Places for downloads.
-#[derive(Clone, Default)]
-pub struct Streams(Arc<Mutex<BTreeMap<String, usize>>>);
-
-/// A place for one download; given back when dropped.
-pub struct Place {
-    streams: Streams,
-    user: String,
-    metrics: Metrics,
+/// Places that users take while something of theirs goes on. Clones are the same places.
+#[derive(Clone)]
+pub struct Places {
+    /// Places at a time.
+    all: usize,
+    /// Places at a time of one user.
+    each: usize,
+    /// What somebody with a place does, for people.
+    doing: &'static str,
+    taken: Arc<Mutex<BTreeMap<String, usize>>>,
+    gauge: Gauge,
 }
 
-impl Streams {
+/// A place; given back when dropped.
+pub struct Place {
+    places: Places,
+    user: String,
+}
+
+impl Places {
+    /// So many places, and so many of one user, counted by `gauge`.
+    pub fn new(all: usize, each: usize, doing: &'static str, gauge: Gauge) -> Self {
+        Self { all, each, doing, taken: Arc::default(), gauge }
+    }
+
     /// Takes a place for `user`; 429 when all, or all of that user, are taken.
-    pub fn enter(&self, user: &str, metrics: &Metrics) -> Result<Place, Problem> {
-        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn enter(&self, user: &str) -> Result<Place, Problem> {
+        let mut users = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let busy =
-            |detail: &str| Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, HeaderValue::from_static("10"));
-        if users.values().sum::<usize>() >= STREAMS {
-            return Err(busy("too many logs are being downloaded now"));
+            |detail: String| Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        if users.values().sum::<usize>() >= self.all {
+            return Err(busy(format!("too many are {} now", self.doing)));
         }
         let own = users.entry(user.to_owned()).or_default();
-        if *own >= STREAMS_PER_USER {
-            return Err(busy("you are downloading four logs already"));
+        if *own >= self.each {
+            return Err(busy(format!("you are {} {} times already", self.doing, self.each)));
         }
         *own += 1;
-        metrics.log_streams.inc();
-        Ok(Place { streams: self.clone(), user: user.to_owned(), metrics: metrics.clone() })
+        self.gauge.inc();
+        Ok(Place { places: self.clone(), user: user.to_owned() })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.metrics.log_streams.dec();
-        let mut users = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.places.gauge.dec();
+        let mut users = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = users.get_mut(&self.user) {
             *own -= 1;
             if *own == 0 {
@@ -102,9 +112,9 @@ impl Drop for InFlight {
 
 /// A body that ends as a failure when its reader takes nothing for `idle`, or is not done after [`DOWNLOAD`]; then `place` is free again,
 /// whether or not the connection notices. At most two chunks wait for the reader.
-pub fn body(mut stream: LogStream, place: Place, idle: Duration) -> Body {
+pub fn body(mut stream: LogStream, place: Place, idle: Duration, metrics: &Metrics) -> Body {
     let (sender, receiver) = mpsc::channel::<Option<InFlight>>(1);
-    let metrics = place.metrics.clone();
+    let metrics = metrics.clone();
     tokio::spawn(timeout(DOWNLOAD, async move {
         let _place = place;
         while let Some(chunk) = stream.next().await {

@@ -17,12 +17,13 @@ use super::{
     App, limits,
     problem::Problem,
     range::{self, Wanted},
+    rates::Kind,
 };
 use crate::archive::Key;
 
 /// Answers GET and HEAD.
 pub async fn get(State(app): State<Arc<App>>, Path(id): Path<String>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
-    let who = app.auth.authenticate(&headers).await?;
+    let who = app.caller(&headers, Kind::Read).await?;
     // what cannot be an id tells nobody anything
     let key = Key::parse(&id).map_err(|_| Problem::not_found())?;
     let owner = app.archive.owner(&key).await?;
@@ -54,12 +55,12 @@ pub async fn get(State(app): State<Arc<App>>, Path(id): Path<String>, method: Me
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        let place = app.streams.enter(&who.username, &app.metrics)?;
+        let place = app.downloads.enter(&who.username)?;
         let log = app.archive.open_log(&key, Some(part.clone())).await?.ok_or_else(Problem::not_found)?;
         if log.meta.sha256 != meta.sha256 {
             return Err(Problem::unavailable("the log was replaced in this moment; try again"));
         }
-        limits::body(log.stream, place, app.idle)
+        limits::body(log.stream, place, app.idle, &app.metrics)
     };
     let mut response = describe((status, body).into_response(), &key, &tag);
     let headers = response.headers_mut();

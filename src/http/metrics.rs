@@ -46,6 +46,10 @@ pub struct Metrics {
     swept: Family<KindLabels, Counter>,
     /// Logs that are being downloaded.
     pub log_streams: Gauge,
+    /// Requests that wait for the end of a run.
+    pub waiting: Gauge,
+    /// Event streams that are open.
+    pub event_streams: Gauge,
     /// Bytes of logs that were read from the archive and not yet handed to a connection.
     pub log_bytes_in_flight: Gauge,
     /// Bytes of logs read from the archive.
@@ -72,6 +76,8 @@ impl Default for Metrics {
             reviews: Family::default(),
             swept: Family::default(),
             log_streams: Gauge::default(),
+            waiting: Gauge::default(),
+            event_streams: Gauge::default(),
             log_bytes_in_flight: Gauge::default(),
             log_bytes_read: Counter::default(),
             log_bytes_received: Counter::default(),
@@ -88,6 +94,8 @@ impl Default for Metrics {
         registry.register("reviews", "Questions to the API server: who is it, may they", metrics.reviews.clone());
         registry.register("swept", "Objects of the archive removed after their retention", metrics.swept.clone());
         registry.register("log_streams", "Logs that are being downloaded", metrics.log_streams.clone());
+        registry.register("waiting", "Requests that wait for the end of a run", metrics.waiting.clone());
+        registry.register("event_streams", "Event streams that are open", metrics.event_streams.clone());
         registry.register_with_unit(
             "log_in_flight",
             "Read from the archive and not yet handed to a connection",
@@ -137,6 +145,7 @@ impl Metrics {
         let method = match method.as_str() {
             "GET" => "GET",
             "HEAD" => "HEAD",
+            "POST" => "POST",
             "PUT" => "PUT",
             // callers do not get to make series
             _ => "other",

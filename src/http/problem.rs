@@ -45,6 +45,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "there is no such thing")
     }
 
+    /// What was sent is understood and cannot be done.
+    pub fn unprocessable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
     /// Something the server depends on does not answer.
     pub fn unavailable(detail: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, HeaderValue::from_static("5"))
@@ -53,6 +58,11 @@ impl Problem {
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// What people are told.
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The answer, for the request of that id.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use kube::Api;
 use serde::{Deserialize, Serialize};
 
-use super::{App, problem::Problem, table};
+use super::{App, problem::Problem, rates::Kind, table};
 use crate::{
     api::{
         classification::Classification,
@@ -39,7 +39,7 @@ pub async fn get(
     Query(form): Query<Form>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let who = app.auth.authenticate(&headers).await?;
+    let who = app.caller(&headers, Kind::Read).await?;
     let owner = Owner::new(namespace, name).map_err(|_| Problem::not_found())?;
     if !app.auth.may_get(&who, Some(&owner)).await? {
         return Err(Problem::forbidden());

@@ -12,10 +12,10 @@ use std::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, patch, post},
+    routing::post,
 };
 use clap::Parser;
 use fettle::{
@@ -31,6 +31,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::oneshot, task::JoinHandle};
+
+use crate::cluster::{self, Cluster};
 
 pub const KEY: &str = "v1-abcdefghijklmnopq234-apply";
 pub const UNKNOWN: &str = "v1-zzzzzzzzzzzzzzzzzzzz-apply";
@@ -74,8 +76,8 @@ pub struct World {
     pub tokens: BTreeMap<String, Account>,
     /// User, namespace, name; `*` for all.
     pub grants: BTreeSet<(String, String, String)>,
-    pub runs: BTreeMap<(String, String), Value>,
-    pub config_maps: BTreeMap<(String, String), Value>,
+    /// User and verb, for verbs other than get.
+    pub verbs: BTreeSet<(String, String)>,
     pub down: bool,
     /// The authenticator ignores audiences, as some webhooks do.
     pub no_audiences: bool,
@@ -130,29 +132,16 @@ async fn access_review(State(world): State<Shared>, Json(mut review): Json<Value
     let spec = review["spec"].clone();
     world.access_reviews.push(spec.clone());
     let what = &spec["resourceAttributes"];
-    assert_eq!((&what["verb"], &what["group"], &what["resource"]), (&json!("get"), &json!("fettle.dev"), &json!("patchruns")));
+    assert_eq!((&what["group"], &what["resource"]), (&json!("fettle.dev"), &json!("patchruns")));
     let text = |value: &Value| value.as_str().unwrap_or("*").to_owned();
     let (user, namespace, name) = (text(&spec["user"]), text(&what["namespace"]), text(&what["name"]));
     let allowed = [(&namespace, &name), (&namespace, &"*".to_owned()), (&"*".to_owned(), &"*".to_owned())]
         .into_iter()
         .any(|(namespace, name)| world.grants.contains(&(user.clone(), namespace.clone(), name.clone())));
+    let verb = text(&what["verb"]);
+    let allowed = allowed && (verb == "get" || world.verbs.contains(&(user, verb)));
     review["status"] = json!({"allowed": allowed});
     Json(review)
-}
-
-async fn patch_run(State(world): State<Shared>, Path(id): Path<(String, String)>) -> Response {
-    if let Some(run) = world.lock().unwrap().runs.get(&id) {
-        return Json(run.clone()).into_response();
-    }
-    let status =
-        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found"});
-    (StatusCode::NOT_FOUND, Json(status)).into_response()
-}
-
-async fn config_map(State(world): State<Shared>, Path(id): Path<(String, String)>, body: Bytes) -> Json<Value> {
-    let map: Value = serde_json::from_slice(&body).unwrap();
-    world.lock().unwrap().config_maps.insert(id, map.clone());
-    Json(map)
 }
 
 async fn may_be_down(State(world): State<Shared>, request: Request, next: Next) -> Response {
@@ -162,14 +151,13 @@ async fn may_be_down(State(world): State<Shared>, request: Request, next: Next) 
     next.run(request).await
 }
 
-async fn kubernetes(world: Shared) -> SocketAddr {
+async fn kubernetes(world: Shared, cluster: Cluster) -> SocketAddr {
     let app = Router::new()
         .route("/apis/authentication.k8s.io/v1/tokenreviews", post(token_review))
         .route("/apis/authorization.k8s.io/v1/subjectaccessreviews", post(access_review))
-        .route("/apis/fettle.dev/v1alpha1/namespaces/{namespace}/patchruns/{name}", get(patch_run))
-        .route("/api/v1/namespaces/{namespace}/configmaps/{name}", patch(config_map))
-        .layer(middleware::from_fn_with_state(Arc::clone(&world), may_be_down))
-        .with_state(world);
+        .with_state(Arc::clone(&world))
+        .merge(Router::new().fallback(cluster::serve).with_state(cluster))
+        .layer(middleware::from_fn_with_state(world, may_be_down));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -185,6 +173,7 @@ struct Line {
 /// A running server.
 pub struct Bed {
     pub world: Shared,
+    pub cluster: Cluster,
     pub address: SocketAddr,
     pub directory: tempfile::TempDir,
     pub http: reqwest::Client,
@@ -210,6 +199,11 @@ impl Bed {
 
     /// A server over what an earlier one left.
     pub async fn resume(directory: tempfile::TempDir, more: &[&str]) -> Self {
+        Self::within(directory, Cluster::default(), more).await
+    }
+
+    /// A server over what an earlier one left, in a cluster.
+    pub async fn within(directory: tempfile::TempDir, cluster: Cluster, more: &[&str]) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let world = Shared::default();
         {
@@ -226,14 +220,20 @@ impl Bed {
             }
             world.grants.insert(("mallory".into(), "elsewhere".into(), "*".into()));
             world.grants.insert(("admin".into(), "*".into(), "*".into()));
+            for user in ["alice", "admin"] {
+                world.verbs.extend(["create", "patch"].map(|verb| (user.to_owned(), verb.to_owned())));
+            }
         }
-        let kubernetes = kubernetes(Arc::clone(&world)).await;
+        let kubernetes = kubernetes(Arc::clone(&world), cluster.clone()).await;
         let client = kube::Client::try_from(kube::Config::new(format!("http://{kubernetes}").parse().unwrap())).unwrap();
         let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
         let (archive, tls, database) = (path("archive"), path("tls"), format!("sqlite://{}", path("history/history.db")));
         let mut line = vec!["server", "--listen", "127.0.0.1:0", "--archive-dir", &archive, "--tls-dir", &tls, "--tls-reload", "50ms"];
         if !more.contains(&"--database-url") {
             line.extend(["--database-url", &database]);
+        }
+        if !more.contains(&"--reads-per-minute") {
+            line.extend(["--reads-per-minute", "1000000", "--writes-per-minute", "1000000"]);
         }
         line.extend(more);
         let server = Server::bind(Line::parse_from(line).args, client).await.unwrap();
@@ -246,7 +246,7 @@ impl Bed {
         let task = tokio::spawn(server.run(async move {
             let _ = stopped.await;
         }));
-        Self { world, address, directory, http: builder.build().unwrap(), stop: Some(stop), task }
+        Self { world, cluster, address, directory, http: builder.build().unwrap(), stop: Some(stop), task }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -256,6 +256,11 @@ impl Bed {
     pub fn get(&self, path: &str, token: &str) -> reqwest::RequestBuilder {
         let request = self.http.get(self.url(path));
         if token.is_empty() { request } else { request.bearer_auth(token) }
+    }
+
+    /// Asks for a phase of group 5 as alice.
+    pub fn ask(&self, phase: &str, body: &Value) -> reqwest::RequestBuilder {
+        self.http.post(self.url(&format!("/api/run/{phase}"))).bearer_auth("alice-token").json(body)
     }
 
     pub async fn status(&self, path: &str, token: &str) -> u16 {

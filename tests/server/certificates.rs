@@ -69,7 +69,7 @@ async fn the_self_made_ca_survives_a_restart() {
 #[tokio::test]
 async fn the_ca_is_published_for_the_manager() {
     let bed = Bed::with(&["--namespace", "fettle-system", "--tls-ca-config-map", "fettle-server-ca"]).await;
-    let found = || bed.world.lock().unwrap().config_maps.get(&("fettle-system".to_owned(), "fettle-server-ca".to_owned())).cloned();
+    let found = || bed.cluster.get("api/v1/namespaces/fettle-system/configmaps/fettle-server-ca");
     until(async || found().is_some()).await;
     let ca = std::fs::read_to_string(bed.directory.path().join("tls/ca.crt")).unwrap();
     assert_eq!(found().unwrap()["data"]["ca.crt"], ca);

@@ -10,7 +10,10 @@ use fettle::{
 };
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, host, record, until};
+use crate::{
+    bed::{Bed, host, record, until},
+    cluster::run_path,
+};
 
 /// Key of the n-th run.
 fn run_key(n: u8) -> String {
@@ -218,7 +221,7 @@ async fn a_host_is_shown_with_its_facts_and_the_run_it_is_in() {
             "status": {"state": state, "phase": "stage", "runKey": key},
         })
     };
-    let put = |run| bed.world.lock().unwrap().runs.insert(("patching".into(), "web".into()), run);
+    let put = |run| bed.cluster.put(&run_path("patching", "web"), run);
     put(object("Running", run_key(1)));
     let known = &json(&bed, "/api/host/web-1", "alice-token").await["known"][0];
     assert_eq!((&known["state"], &known["active"]), (&json!("Running"), &json!({"name": "web", "runKey": run_key(1), "phase": "stage"})));

@@ -6,7 +6,10 @@ use fettle::{
 };
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, host, record};
+use crate::{
+    bed::{Bed, host, record},
+    cluster::run_path,
+};
 
 const RUN: &str = "v1-abcdefghijklmnopq234";
 const OLD: &str = "6.1.0-49-cloud-amd64";
@@ -62,7 +65,7 @@ async fn a_run_is_shown_with_its_hosts_while_it_exists_and_after() {
         {"name": "apply", "runKey": format!("{RUN}-apply"), "result": "OK"},
         {"name": "postcheck", "runKey": format!("{RUN}-postcheck")},
     ]);
-    bed.world.lock().unwrap().runs.insert(("patching".into(), "web".into()), object("Running", &status));
+    bed.cluster.put(&run_path("patching", "web"), object("Running", &status));
     let view: Value = bed.get("/api/runs/patching/web", "alice-token").send().await.unwrap().json().await.unwrap();
     assert_eq!(
         (&view["exists"], &view["state"], &view["phase"], &view["reason"], &view["attempt"]),
@@ -79,7 +82,7 @@ async fn a_run_is_shown_with_its_hosts_while_it_exists_and_after() {
     assert_eq!(view["phases"][2]["hosts"][1]["outcome"], "unreachable");
     assert_eq!(view["phases"][0]["log"]["id"], format!("{RUN}-precheck"));
 
-    bed.world.lock().unwrap().runs.clear();
+    bed.cluster.delete(&run_path("patching", "web"));
     let gone: Value = bed.get("/api/runs/patching/web", "alice-token").send().await.unwrap().json().await.unwrap();
     assert_eq!((&gone["exists"], &gone["phase"], &gone["runKey"]), (&json!(false), &json!("reboot"), &json!(RUN)));
     assert!(gone.get("result").is_none(), "that all wanted phases were done is not on record");
@@ -90,7 +93,7 @@ async fn a_run_is_shown_with_its_hosts_while_it_exists_and_after() {
 async fn people_get_a_table() {
     let bed = Bed::new().await;
     records(&bed).await;
-    bed.world.lock().unwrap().runs.insert(("patching".into(), "web".into()), object("Running", &json!([])));
+    bed.cluster.put(&run_path("patching", "web"), object("Running", &json!([])));
     let by_query = bed.get("/api/runs/patching/web?format=table", "alice-token").send().await.unwrap();
     assert_eq!(by_query.headers()["content-type"], "text/plain; charset=utf-8");
     let table = by_query.text().await.unwrap();
@@ -145,7 +148,7 @@ async fn earlier_attempts_are_kept_apart() {
     // a new object of the same name that has not begun is not described by what was before it
     let mut fresh = object("Pending", &json!([]));
     fresh["status"] = json!({"state": "Pending"});
-    bed.world.lock().unwrap().runs.insert(("patching".into(), "web".into()), fresh);
+    bed.cluster.put(&run_path("patching", "web"), fresh);
     let view: Value = bed.get("/api/runs/patching/web", "alice-token").send().await.unwrap().json().await.unwrap();
     assert_eq!((view["phases"].as_array().unwrap().len(), view["earlier"].as_array().unwrap().len()), (0, 2));
     assert!(view.get("result").is_none());
