@@ -21,7 +21,7 @@ use std::{
 };
 
 use sqlx::{
-    AnyPool, SqlSafeStr as _,
+    AnyConnection, AnyPool, AssertSqlSafe, Connection as _, SqlSafeStr as _,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
@@ -36,6 +36,8 @@ use crate::archive;
 
 /// Connections to the database.
 const CONNECTIONS: u32 = 4;
+/// How long opening a database may take: a large file is read as a whole.
+const OPENING: Duration = Duration::from_mins(1);
 /// How long a connection may be waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -153,43 +155,46 @@ impl History {
             }
             Database::Postgres { url, .. } => (url.clone(), "SET statement_timeout = 20000; SET lock_timeout = 10000;".to_owned()),
         };
-        let pragmas: Arc<str> = pragmas.into();
+        // a pool takes a refusal for "not yet", so the first connection is made by hand
+        tokio::time::timeout(OPENING, self.check(&url, &pragmas)).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         let pool = AnyPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(PATIENCE)
             .after_connect(move |connection, _| {
-                let pragmas = sqlx::AssertSqlSafe(pragmas.to_string());
+                let pragmas = AssertSqlSafe(pragmas.clone());
                 Box::pin(async move { sqlx::raw_sql(pragmas).execute(connection).await.map(drop) })
             })
-            .connect(&url)
-            .await?;
-        if let Err(error) = self.prepare(&pool).await {
-            pool.close().await;
-            return Err(error);
-        }
-        Ok(pool)
-    }
-
-    /// Checks a file, and brings the tables up to date.
-    async fn prepare(&self, pool: &AnyPool) -> Result<(), sqlx::Error> {
-        if matches!(self.0.database, Database::Sqlite(_)) {
-            let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await?;
-            if found != "ok" {
-                return Err(sqlx::Error::Protocol(format!("{DAMAGED}: {found}")));
-            }
-        }
+            .connect_lazy(&url)?;
         let schema = Migration::new(1, "history".into(), MigrationType::Simple, include_str!("history/schema.sql").into_sql_str(), false);
-        match Migrator::with_migrations(vec![schema]).run(pool).await {
+        match Migrator::with_migrations(vec![schema]).run(&pool).await {
+            Ok(()) => Ok(pool),
             Err(MigrateError::VersionMissing(version)) => Err(sqlx::Error::Configuration(
                 format!("its tables are of version {version}, newer than this program knows: use a newer program, or another database")
                     .into(),
             )),
-            done => Ok(done?),
+            Err(other) => Err(other.into()),
         }
+    }
+
+    /// Whether the database answers, and, of a file, whether it is whole.
+    async fn check(&self, url: &str, pragmas: &str) -> Result<(), sqlx::Error> {
+        let mut connection = AnyConnection::connect(url).await?;
+        sqlx::raw_sql(AssertSqlSafe(pragmas.to_owned())).execute(&mut connection).await?;
+        if matches!(self.0.database, Database::Sqlite(_)) {
+            let found: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
+            if found != "ok" {
+                return Err(sqlx::Error::Protocol(format!("{DAMAGED}: {found}")));
+            }
+        }
+        connection.close().await
     }
 
     /// Turns an error of the database into one of ours, without secrets. A damaged file is set aside, to be made again.
     async fn failed(&self, error: sqlx::Error) -> Error {
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            // opened anew the next time, which tells why
+            self.0.pool.lock().await.take();
+        }
         if self.is_damaged(&error)
             && let Some(pool) = self.0.pool.lock().await.take()
         {

@@ -44,7 +44,7 @@ struct Series<'r> {
     namespace: &'r str,
     connection: &'r str,
     target: &'r str,
-    phase: &'static str,
+    phase: &'r str,
 }
 
 impl History {
@@ -91,13 +91,13 @@ impl History {
             for (statement, counts) in [
                 ("DELETE FROM host_results WHERE phase_key IN (SELECT phase_key FROM phases WHERE ended_at < $1)", false),
                 ("DELETE FROM phases WHERE ended_at < $1", true),
-                ("DELETE FROM incidents WHERE opened_at < $1 AND (resolved_at IS NULL OR resolved_at < $1)", false),
                 ("DELETE FROM facts WHERE updated_at < $1", false),
                 ("DELETE FROM questions WHERE asked_at < $1", false),
             ] {
                 let done = sqlx::query(statement).bind(cutoff.as_microsecond()).execute(&mut *tx).await?;
                 removed += if counts { done.rows_affected() } else { 0 };
             }
+            prune_incidents(&mut tx, cutoff.as_microsecond()).await?;
             let left = "DELETE FROM runs WHERE NOT EXISTS (SELECT 1 FROM phases WHERE phases.run_key = runs.run_key)";
             sqlx::query(left).execute(&mut *tx).await?;
             tx.commit().await?;
@@ -332,8 +332,25 @@ async fn write_incident(tx: &mut Tx, series: &Series<'_>, before: &Place, after:
         .map(drop)
 }
 
+/// Removes incidents whose first phase is gone. What is left of one is opened by the next.
+async fn prune_incidents(tx: &mut Tx, cutoff: i64) -> Result<(), sqlx::Error> {
+    let old = sqlx::query("SELECT namespace, connection, target, phase, resolved_at, resolved_by FROM incidents WHERE opened_at < $1");
+    let old = old.bind(cutoff).fetch_all(&mut **tx).await?;
+    sqlx::query("DELETE FROM incidents WHERE opened_at < $1").bind(cutoff).execute(&mut **tx).await?;
+    let first = Place { ended_at: i64::MIN, phase_key: String::new() };
+    for row in old {
+        let [namespace, connection, target, phase] = [0, 1, 2, 3].map(|column| row.try_get::<String, _>(column));
+        let (namespace, connection, target, phase) = (namespace?, connection?, target?, phase?);
+        let resolved = (row.try_get::<Option<i64>, _>(4)?, row.try_get::<Option<String>, _>(5)?);
+        let after = if let (Some(ended_at), Some(phase_key)) = resolved { Some(Place { ended_at, phase_key }) } else { None };
+        let series = Series { namespace: &namespace, connection: &connection, target: &target, phase: &phase };
+        write_incident(tx, &series, &first, after.as_ref()).await?;
+    }
+    Ok(())
+}
+
 fn bind<'q>(query: Query<'q, Any, AnyArguments>, series: &Series<'_>) -> Query<'q, Any, AnyArguments> {
-    query.bind(series.namespace.to_owned()).bind(series.connection.to_owned()).bind(series.target.to_owned()).bind(series.phase)
+    query.bind(series.namespace.to_owned()).bind(series.connection.to_owned()).bind(series.target.to_owned()).bind(series.phase.to_owned())
 }
 
 fn between(sql: &'static str, series: &Series<'_>, from: &Place, to: &Place) -> Query<'static, Any, AnyArguments> {

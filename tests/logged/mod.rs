@@ -8,6 +8,7 @@ use tempfile::NamedTempFile;
 const LOG: &str = "FETTLE_TEST_LOG";
 
 /// Carries out `test`, the test of that name, and tells it where its log is.
+#[allow(dead_code, reason = "not every test that reads its log is content with this filter")]
 pub fn alone(name: &str, test: impl AsyncFnOnce(&Path)) {
     alone_at("info,kube=warn", name, test);
 }
