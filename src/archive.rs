@@ -27,7 +27,9 @@ use std::{fmt, io, ops::Range, path::PathBuf, sync::Arc};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
-use object_store::{GetOptions, GetResultPayload, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path};
+use object_store::{
+    GetOptions, GetResult, GetResultPayload, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub(crate) use self::upload::random_name;
@@ -301,9 +303,11 @@ impl Archive {
         self.get_json(&key.object("record.json")).await
     }
 
-    /// The bytes of the record of a phase, whether it can be understood or not; `None` when it has none.
-    pub async fn record_bytes(&self, key: &Key) -> Result<Option<Bytes>, Error> {
-        self.get(&key.object("record.json")).await
+    /// The bytes of the record of a phase, whether they can be understood or not, and when they were written; `None` when it has none.
+    pub async fn record_bytes(&self, key: &Key) -> Result<Option<(Bytes, Timestamp)>, Error> {
+        let Some(found) = self.get(&key.object("record.json")).await? else { return Ok(None) };
+        let written = Timestamp::from_second(found.meta.last_modified.timestamp()).unwrap_or(Timestamp::UNIX_EPOCH);
+        Ok(Some((found.bytes().await?, written)))
     }
 
     /// Marks a direct launch as begun. `Ok` only for the one who created the mark: everybody else gets [`Error::Conflict`], and so does a
@@ -382,16 +386,17 @@ impl Archive {
         self.store.put_opts(path, bytes.into(), PutOptions::from(mode)).await.map(drop)
     }
 
-    async fn get(&self, path: &Path) -> Result<Option<Bytes>, Error> {
+    async fn get(&self, path: &Path) -> Result<Option<GetResult>, Error> {
         match self.store.get(path).await {
-            Ok(found) => Ok(Some(found.bytes().await?)),
+            Ok(found) => Ok(Some(found)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(other) => Err(other.into()),
         }
     }
 
     async fn get_json<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, Error> {
-        let Some(bytes) = self.get(path).await? else { return Ok(None) };
+        let Some(found) = self.get(path).await? else { return Ok(None) };
+        let bytes = found.bytes().await?;
         serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::Unavailable(format!("{path} cannot be read: {e}")))
     }
 
@@ -409,7 +414,7 @@ fn same(there: &Record, new: &Record) -> Result<(), Error> {
 }
 
 /// The bytes of an object, in chunks of at most 64 KiB when it is a file.
-fn read(found: object_store::GetResult) -> LogStream {
+fn read(found: GetResult) -> LogStream {
     let length = found.range.end - found.range.start;
     match found.payload {
         GetResultPayload::File(file, _) => {

@@ -30,7 +30,7 @@ use self::settings::{Database, HistoryArgs};
 pub use self::{
     catch_up::Caught,
     read::{Facts, Filter, HostResult, HostView, Item, Page, Position, Visible},
-    write::Question,
+    write::{Question, dated},
 };
 use crate::archive;
 

@@ -387,6 +387,19 @@ async fn hostile_text_is_kept_as_text(place: Place) {
 }
 
 #[tokio::test]
+async fn a_phase_that_never_began_ended_when_it_was_recorded() {
+    let place = Place::sqlite();
+    let archive = Archive::directory(place.directory().join("archive")).unwrap();
+    let began = fettle::clock::now() - SignedDuration::from_secs(1);
+    archive.put_record(&Record { started_at: None, finished_at: None, ..record(&key(0, Phase::Apply)) }).await.unwrap();
+    let history = place.history();
+    history.catch_up(&archive, began).await.unwrap();
+    let page = history.page(&Visible::All, &Filter { since: Some(began), ..Filter::default() }, 20, None).await.unwrap();
+    assert_eq!(page.items.len(), 1);
+    assert_eq!(page.items[0].started_at, None);
+}
+
+#[tokio::test]
 async fn a_file_that_is_lost_or_damaged_is_made_again() {
     let place = Place::sqlite();
     let archive = Archive::directory(place.directory().join("archive")).unwrap();

@@ -6,7 +6,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Condition, Error, History, write::ended_at};
+use super::{
+    Condition, Error, History,
+    write::{dated, ended_at},
+};
 use crate::archive::{self, Archive, Key, record::Record};
 
 /// Keys that are looked up at a time.
@@ -137,9 +140,9 @@ impl History {
 
 /// A record; `None` when the phase has none, the reason when it cannot be understood.
 async fn read(archive: Archive, key: Key) -> Result<Option<Result<Record, String>>, archive::Error> {
-    let Some(bytes) = archive.record_bytes(&key).await? else { return Ok(None) };
+    let Some((bytes, written)) = archive.record_bytes(&key).await? else { return Ok(None) };
     Ok(Some(match serde_json::from_slice::<Record>(&bytes) {
-        Ok(record) if record.run_key == key.as_str() => Ok(record),
+        Ok(record) if record.run_key == key.as_str() => Ok(dated(record, written)),
         Ok(_) => Err(format!("the record of {key} is of another key")),
         Err(error) => Err(format!("the record of {key} cannot be read: {error}")),
     }))

@@ -48,7 +48,7 @@ struct Series<'r> {
 }
 
 impl History {
-    /// Writes records that are in the archive, all or none. What is there already stays. [`Error::Rejected`] when one of them can never be
+    /// Writes records that are in the archive and [`dated`], all or none. What is there already stays. [`Error::Rejected`] when one of them can never be
     /// written.
     pub async fn index(&self, records: &[Record]) -> Result<(), Error> {
         let checked: Vec<(Key, &Record)> = records
@@ -140,9 +140,14 @@ async fn begin(pool: &sqlx::AnyPool) -> Result<Tx, sqlx::Error> {
     Ok(tx)
 }
 
-/// When a phase ended, as far as its record says.
+/// Gives a record without an end one: a phase that never began ended when its record was written.
+pub fn dated(record: Record, written: Timestamp) -> Record {
+    Record { finished_at: record.finished_at.or(record.started_at).or(Some(written)), ..record }
+}
+
+/// When a phase ended.
 pub(super) fn ended_at(record: &Record) -> Timestamp {
-    record.finished_at.or(record.started_at).unwrap_or(Timestamp::UNIX_EPOCH)
+    record.finished_at.unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 async fn write(tx: &mut Tx, key: &Key, record: &Record) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ use super::{App, limits, problem::Problem};
 use crate::{
     api::patch_run::LogRef,
     archive::{Key, LogMeta, Owner, record::Record, started::Started},
+    history,
 };
 
 /// Whose log it is, and where it was taken from.
@@ -68,7 +69,7 @@ pub async fn put_record(State(app): State<Arc<App>>, Path(key): Path<String>, Js
     app.archive.put_record(&record).await?;
     tracing::info!(key = %key, namespace = %record.namespace, name = %record.name, reason = %record.reason, "record archived");
     // when it is full, or we die here, the history finds the record in the archive
-    let _ = app.records.try_send(record);
+    let _ = app.records.try_send(history::dated(record, crate::clock::now()));
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

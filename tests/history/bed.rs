@@ -118,7 +118,7 @@ impl Place {
 
     /// How often something random is tried.
     pub fn cases(&self) -> usize {
-        if self.is_file() { 60 } else { 20 }
+        if self.is_file() { 60 } else { 12 }
     }
 
     pub fn history(&self) -> History {

@@ -117,7 +117,7 @@ async fn the_intake_checks_what_it_is_told() {
     assert_eq!(put("/internal/logs/..%2f..%2fx?namespace=a&name=b", "x".into()).await, 422);
     assert_eq!(put(&format!("/internal/records/{UNKNOWN}"), good.clone()).await, 422, "another key than the record's");
     assert_eq!(put(&format!("/internal/records/{KEY}"), "{}".into()).await, 422);
-    assert_eq!(put(&format!("/internal/records/{KEY}"), format!("{good}{}", " ".repeat(5 << 20))).await, 413);
+    assert_eq!(put(&format!("/internal/records/{KEY}"), format!("{good}{}", " ".repeat(9 << 20))).await, 413);
     assert_eq!(put(&format!("/internal/records/{KEY}"), good).await, 204);
 }
 
