@@ -5,6 +5,7 @@
 //!   └─ controllers (shell) ─ http
 //!        ├─ */observe, */act ──> clients, archive ─> shelf, status, events, names
 //!        └─ */decide, verdict, scope, checks ──> api, conditions, names, runbooks      no client, no async, no clock
+//! kubectl (the command line of people) ──> api, runbooks, names
 //! clients ─> own types only          history ─> archive          api ─> kube's derives, schemars, serde
 //! ```
 
@@ -18,6 +19,7 @@ pub mod controllers;
 pub mod events;
 pub mod history;
 pub mod http;
+pub mod kubectl;
 pub mod lease;
 pub mod manager;
 pub mod metrics;

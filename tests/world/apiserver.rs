@@ -440,7 +440,13 @@ impl Inner {
                         }
                     }
                 } else {
-                    merge(&mut next, &parsed());
+                    let patch = parsed();
+                    // what a patch says about the identity of the object is a condition
+                    let differs = |field: &str| !patch["metadata"][field].is_null() && patch["metadata"][field] != old["metadata"][field];
+                    if differs("uid") || differs("resourceVersion") {
+                        return failure(409, "Conflict", "somebody wrote it");
+                    }
+                    merge(&mut next, &patch);
                 }
                 let grew = next["metadata"]["finalizers"].as_array().map_or(0, Vec::len)
                     > old["metadata"]["finalizers"].as_array().map_or(0, Vec::len);
