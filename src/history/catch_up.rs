@@ -18,6 +18,8 @@ const KEYS: usize = 500;
 const RECORDS: usize = 50;
 /// How soon a degraded history tries again.
 const AGAIN: Duration = Duration::from_secs(15);
+/// Incidents that were resolved longer ago are not in the mean time to repair.
+const REPAIRED: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How often the retention is applied.
 const PRUNE: Duration = Duration::from_hours(24);
 
@@ -32,6 +34,8 @@ pub struct Caught {
     pub phases: i64,
     /// Incidents that are not resolved.
     pub open_incidents: i64,
+    /// Mean time from the first failure to the next good end, of the incidents of the last 30 days, in seconds; 0 without one.
+    pub repair_seconds: i64,
     /// When, Unix time in seconds.
     pub at: i64,
 }
@@ -51,7 +55,8 @@ impl History {
     async fn compare(&self, archive: &Archive, cutoff: Timestamp) -> Result<Caught, Error> {
         // before the archive is read for nothing
         self.pool().await?;
-        let mut caught = Caught { at: crate::clock::now().as_second(), ..Caught::default() };
+        let now = crate::clock::now();
+        let mut caught = Caught { at: now.as_second(), ..Caught::default() };
         for keys in archive.keys().await?.chunks(KEYS) {
             let known = self.known(keys).await?;
             let missing: Vec<&Key> = keys.iter().filter(|key| !known.contains(key.as_str())).collect();
@@ -74,7 +79,7 @@ impl History {
                 caught.skipped += refused;
             }
         }
-        (caught.phases, caught.open_incidents) = self.counts().await?;
+        (caught.phases, caught.open_incidents, caught.repair_seconds) = self.counts(now - REPAIRED).await?;
         Ok(caught)
     }
 

@@ -353,13 +353,15 @@ impl History {
         self.outcome(read.await).await
     }
 
-    /// Phases, and incidents that are not resolved.
-    pub(super) async fn counts(&self) -> Result<(i64, i64), Error> {
+    /// Phases, incidents that are not resolved, and the mean time to repair of those resolved after `since`, in seconds.
+    pub(super) async fn counts(&self, since: Timestamp) -> Result<(i64, i64, i64), Error> {
         let read = async {
             let pool = self.pool().await?;
             let phases = sqlx::query_scalar("SELECT COUNT(*) FROM phases").fetch_one(&pool).await?;
             let open = sqlx::query_scalar("SELECT COUNT(*) FROM incidents WHERE resolved_at IS NULL").fetch_one(&pool).await?;
-            Ok::<_, Failure>((phases, open))
+            let mean = "SELECT CAST(COALESCE(AVG(resolved_at - opened_at), 0) AS BIGINT) FROM incidents WHERE resolved_at > $1";
+            let mean: i64 = sqlx::query_scalar(mean).bind(since.as_microsecond()).fetch_one(&pool).await?;
+            Ok::<_, Failure>((phases, open, mean / 1_000_000))
         };
         self.outcome(read.await).await
     }

@@ -62,6 +62,7 @@ pub struct Metrics {
     pub history_degraded: Gauge,
     history_phases: Gauge,
     history_open_incidents: Gauge,
+    history_repair: Gauge,
     history_skipped: Gauge,
     history_caught_up: Gauge,
 }
@@ -85,6 +86,7 @@ impl Default for Metrics {
             history_degraded: Gauge::default(),
             history_phases: Gauge::default(),
             history_open_incidents: Gauge::default(),
+            history_repair: Gauge::default(),
             history_skipped: Gauge::default(),
             history_caught_up: Gauge::default(),
         };
@@ -116,6 +118,12 @@ impl Default for Metrics {
             "history_open_incidents",
             "Phases of a group that failed and did not end well since",
             metrics.history_open_incidents.clone(),
+        );
+        registry.register_with_unit(
+            "history_mean_repair",
+            "Mean time from a failure to the next good end, over 30 days",
+            Unit::Seconds,
+            metrics.history_repair.clone(),
         );
         registry.register(
             "history_skipped_records",
@@ -164,9 +172,11 @@ impl Metrics {
         }
         self.last_sweep.set(now.as_second());
     }
+
     pub(super) fn caught(&self, caught: Caught) {
         self.history_phases.set(caught.phases);
         self.history_open_incidents.set(caught.open_incidents);
+        self.history_repair.set(caught.repair_seconds);
         self.history_skipped.set(i64::try_from(caught.skipped).unwrap_or(i64::MAX));
         self.history_caught_up.set(caught.at);
     }

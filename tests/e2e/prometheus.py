@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 
 # Questions whose answer may be empty: nothing of the kind happened in the stories that were told.
-MAY_BE_EMPTY = ("fettle_failures_total", "fettle_server_incident", "fettle_unfinished_runs")
+MAY_BE_EMPTY = ("fettle_failures_total", "fettle_server_history", "fettle_unfinished_runs")
 
 
 def ask(path, **query):
