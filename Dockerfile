@@ -1,12 +1,13 @@
-# The two images:
+# Two images:
 #   docker build --target fettle -t fettle:0.1.0 .    operator and server: one program, what it links, nothing else
 #   docker build --target checks -t checks:0.1.0 .    the steps of the read phases
+# And the command line of people, for the machine that builds: docker build --target cli --output bin .
 # Both run as user 65532, also with another user, and with a read-only root file system.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --package fettle --bin fettle
+RUN cargo build --release --locked --package fettle --bin fettle --bin kubectl-fettle
 # a root file system of the program, its libraries, certificate authorities, and names for the user and the resolver
 RUN set -eu; \
     image=/image; program=target/release/fettle; \
@@ -26,6 +27,9 @@ FROM scratch AS fettle
 COPY --from=build /image/ /
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/fettle"]
+
+FROM scratch AS cli
+COPY --from=build /src/target/release/kubectl-fettle /
 
 # the same as ansible/image/rootfs.sh makes
 FROM debian:bookworm-slim AS checks

@@ -115,7 +115,7 @@ pub struct ServerArgs {
     /// Further names and addresses in the self-made certificate, besides those of the Service `fettle-server`.
     #[arg(long = "tls-name", env = "TLS_NAMES", value_delimiter = ',')]
     pub tls_names: Vec<String>,
-    /// ConfigMap in the server's namespace to which the self-made CA is written (key `ca.crt`), for the manager and for users.
+    /// ConfigMap in the server's namespace to which the self-made CA (key `ca.crt`) and the address of the server (key `url`) are written, for the manager and for users.
     #[arg(long, env = "TLS_CA_CONFIG_MAP")]
     pub tls_ca_config_map: Option<String>,
     /// The server's own namespace.
@@ -306,7 +306,8 @@ impl Server {
             tls.watch(args.tls_reload.unsigned_abs()).boxed(),
             sweep_daily(Arc::clone(&app), args.log_retention_days, args.record_retention_days).boxed(),
             follow(Arc::clone(&app), arriving, args.history.history_catch_up, args.record_retention_days).boxed(),
-            publish_ca(app.client.clone(), args.tls_ca_config_map.map(|name| (args.namespace, name)).zip(ca)).boxed(),
+            publish_place(app.client.clone(), args.tls_ca_config_map.map(|name| (args.namespace, name)), ca, app.configuration.clone())
+                .boxed(),
         ]);
         let stopping = async {
             shutdown.await;
@@ -482,25 +483,42 @@ async fn sweep_daily(app: Arc<App>, log_days: i64, record_days: i64) {
     }
 }
 
-/// Writes the self-made CA where the manager and users can read it; then has nothing more to do.
-async fn publish_ca(client: Client, what: Option<((String, String), PathBuf)>) {
-    if let Some(((namespace, name), file)) = what {
+/// Writes where people and the manager can read it: the server's address as it is configured, and the self-made CA. Again when the former changes.
+async fn publish_place(client: Client, map: Option<(String, String)>, ca: Option<PathBuf>, mut configured: Configured) {
+    if let Some((namespace, name)) = map {
         let api = Api::<ConfigMap>::namespaced(client, &namespace);
-        while let Err(error) = publish(&api, &name, &file).await {
-            tracing::error!(%error, config_map = name, "the CA could not be published");
-            tokio::time::sleep(Duration::from_secs(10)).await;
+        loop {
+            let url = configured.borrow_and_update().as_ref().map(|c| c.server_url.clone()).unwrap_or_default();
+            while let Err(error) = publish(&api, &name, ca.as_ref(), &url).await {
+                tracing::error!(%error, config_map = name, "the server's address and CA could not be published");
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+            tracing::info!(config_map = name, url, "the server's address and CA are published");
+            if configured.changed().await.is_err() {
+                break;
+            }
         }
-        tracing::info!(config_map = name, "the CA is published");
     }
     std::future::pending::<()>().await;
 }
 
-async fn publish(api: &Api<ConfigMap>, name: &str, file: &PathBuf) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let ca = tokio::fs::read_to_string(file).await?;
+async fn publish(
+    api: &Api<ConfigMap>,
+    name: &str,
+    ca: Option<&PathBuf>,
+    url: &str,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut data = serde_json::Map::new();
+    if let Some(ca) = ca {
+        data.insert("ca.crt".into(), tokio::fs::read_to_string(ca).await?.into());
+    }
+    if !url.is_empty() {
+        data.insert("url".into(), url.into());
+    }
     let map = serde_json::json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": crate::names::MANAGER}},
-        "data": {"ca.crt": ca},
+        "data": data,
     });
     api.patch(name, &PatchParams::apply("fettle-server").force(), &Patch::Apply(map)).await?;
     Ok(())

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod complete;
 pub mod describe;
 pub mod doctor;
+pub mod explain;
 pub mod failure;
 pub mod history;
 pub mod logs;
@@ -102,6 +103,10 @@ pub enum Command {
     History(history::HistoryArgs),
     /// Show what is known about a host.
     Host(history::HostArgs),
+    /// Show what an error code means and what to do about it.
+    Explain(explain::ExplainArgs),
+    /// Tell from a log why it failed.
+    Classify(explain::ClassifyArgs),
     /// Check everything that a first run needs.
     Doctor(doctor::DoctorArgs),
     /// Print a completion script.
@@ -169,6 +174,8 @@ async fn execute(cli: Cli, screen: &mut Screen) -> Result<(), Failure> {
         Command::Version => return screen.print(&format!("kubectl-fettle {}\n", env!("CARGO_PKG_VERSION"))),
         Command::Complete(args) => return complete::candidates(&args, screen).await,
         Command::Doctor(args) => return doctor::doctor(&args, &options, screen).await,
+        Command::Explain(args) => return explain::explain(&args, &options, screen).await,
+        Command::Classify(args) => return explain::classify(&args, screen).await,
         other => other,
     };
     let cluster = Cluster::connect(&options).await?;
@@ -184,6 +191,11 @@ async fn execute(cli: Cli, screen: &mut Screen) -> Result<(), Failure> {
         Command::Resume(args) => change::suspend(&args.name, false, &cluster, screen).await,
         Command::History(args) => history::history(&args, &cluster, screen).await,
         Command::Host(args) => history::host(&args, &cluster, screen).await,
-        Command::Completion(_) | Command::Version | Command::Complete(_) | Command::Doctor(_) => Ok(()),
+        Command::Completion(_)
+        | Command::Version
+        | Command::Complete(_)
+        | Command::Doctor(_)
+        | Command::Explain(_)
+        | Command::Classify(_) => Ok(()),
     }
 }

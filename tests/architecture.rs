@@ -35,7 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("history", &["api", "archive", "clock", "history", "names"]),
     ("clients", &["api", "clients", "names", "telemetry", "yaml"]),
     ("clients/kubernetes", &["clients", "metrics"]),
-    ("kubectl", &["api", "archive::record", "clients::tekton", "clock", "http::auth", "kubectl", "names", "yaml"]),
+    ("kubectl", &["api", "archive::record", "clients::tekton", "clock", "http::auth", "kubectl", "names", "runbooks", "yaml"]),
     ("controllers/patch_run/decide", &["api", "archive::record", "conditions", "names"]),
     ("controllers/patch_run/verdict", &["api", "archive::record"]),
     ("controllers/patch_run/scope", &["api", "names", "yaml"]),

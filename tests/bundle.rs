@@ -47,10 +47,16 @@ fn the_bundle_is_current() {
     }
     // what the service version has no place for
     let bound: Vec<&str> = config.iter().filter(|o| is(o, "ClusterRoleBinding")).map(|o| text(&o["roleRef"]["name"])).collect();
+    let people: Vec<&Value> = config
+        .iter()
+        .filter(|o| is(o, "RoleBinding") && o["subjects"][0]["kind"] != "ServiceAccount")
+        .flat_map(|o| [&o["metadata"]["name"], &o["roleRef"]["name"]])
+        .collect();
     for object in &config {
         let separate = is(object, "Service")
             || is(object, "ConfigMap")
-            || (is(object, "ClusterRole") && !bound.contains(&text(&object["metadata"]["name"])));
+            || (is(object, "ClusterRole") && !bound.contains(&text(&object["metadata"]["name"])))
+            || (["Role", "RoleBinding"].iter().any(|kind| is(object, kind)) && people.contains(&&object["metadata"]["name"]));
         if separate {
             let mut object = object.clone();
             images.label(&mut object);
@@ -84,7 +90,7 @@ fn every_object_of_the_configuration_has_its_place() {
 fn csv(config: &[Value], images: &Images) -> Value {
     let account = |object: &Value| text(&object["metadata"]["name"]).to_owned();
     let rules = |kind: &str| -> Vec<Value> {
-        let bindings = config.iter().filter(|o| is(o, &format!("{kind}Binding")));
+        let bindings = config.iter().filter(|o| is(o, &format!("{kind}Binding")) && o["subjects"][0]["kind"] == "ServiceAccount");
         bindings
             .map(|binding| {
                 let role = config.iter().find(|o| is(o, kind) && o["metadata"]["name"] == binding["roleRef"]["name"]).unwrap();

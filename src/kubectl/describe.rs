@@ -1,5 +1,7 @@
 //! `kubectl fettle describe`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use kube::ResourceExt as _;
 
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     api::{
         classification::{Classification, Tier},
-        patch_run::{Phase, State},
+        patch_run::{PatchRun, Phase, State},
         reason::Reason,
     },
     clock,
@@ -71,10 +73,8 @@ pub async fn describe(args: &DescribeArgs, cluster: &Cluster, screen: &mut Scree
     if let Some(hosts) = timeline::hosts(run.as_ref(), answer.as_ref(), most, screen) {
         section(&mut text, "Hosts", &hosts);
     }
-    for phase in answer.iter().flat_map(|answer| &answer.phases) {
-        if let Some(classification) = &phase.classification {
-            section(&mut text, &format!("Why {} failed", phase.name), &evidence(classification, screen));
-        }
+    for (phase, classification) in classifications(run.as_ref(), answer.as_ref()) {
+        section(&mut text, &format!("Why {phase} failed"), &evidence(&classification, screen));
     }
     let mut steps = run.as_ref().map(next_steps).unwrap_or_default();
     if run.is_none() {
@@ -97,7 +97,7 @@ fn section(text: &mut String, title: &str, body: &str) {
     }
 }
 
-fn head(run: &crate::api::patch_run::PatchRun, text: &mut String, screen: &Screen) {
+fn head(run: &PatchRun, text: &mut String, screen: &Screen) {
     let status = run.status.clone().unwrap_or_default();
     let (word, message) = reason(&status).unwrap_or_default();
     let meaning = Reason::parse(word).map(|reason| format!("{word}: {}", reason.meaning())).unwrap_or_else(|| word.to_owned());
@@ -159,6 +159,19 @@ fn gone(name: &str, cluster: &Cluster, answer: &RunAnswer, text: &mut String, sc
         ]
     });
     section(text, "Phases", &screen.table(&["PHASE", "RESULT", "STARTED", "TOOK", "HOSTS", "REASON"], rows.collect()));
+}
+
+/// What is known of each phase: from the records, else from the object.
+fn classifications(run: Option<&PatchRun>, answer: Option<&RunAnswer>) -> Vec<(Phase, Classification)> {
+    let recorded = answer.into_iter().flat_map(|answer| &answer.phases).map(|phase| (phase.name, &phase.classification));
+    let stated = run
+        .and_then(|run| run.status.as_ref())
+        .into_iter()
+        .flat_map(|status| &status.phases)
+        .map(|phase| (phase.name, &phase.classification));
+    let all: BTreeMap<Phase, &Classification> =
+        stated.chain(recorded).filter_map(|(phase, found)| Some((phase, found.as_ref()?))).collect();
+    all.into_iter().map(|(phase, found)| (phase, found.clone())).collect()
 }
 
 /// Code, how sure it is, and the line that shows it.

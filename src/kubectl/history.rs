@@ -244,10 +244,11 @@ mod tests {
     fn the_usual_time_is_the_middle_of_what_is_on_record() {
         let item = |phase: &str, minutes: i64| {
             let end = format!("2026-11-21T10:{minutes:02}:00Z");
-            serde_json::json!({"phase": phase, "startedAt": "2026-11-21T10:00:00Z", "finishedAt": end})
+            json!({"phase": phase, "startedAt": "2026-11-21T10:00:00Z", "finishedAt": end})
         };
-        let items =
-            [item("apply", 5), item("apply", 50), item("apply", 7), item("stage", 1), serde_json::json!({"phase": "reboot"}), Value::Null];
+        let answer =
+            json!({"items": [item("apply", 5), item("apply", 50), item("apply", 7), item("stage", 1), {"phase": "reboot"}, {}], "new": 1});
+        let items = understood::<HistoryAnswer>(answer).unwrap().items;
         let expected: Usual = [(Phase::Stage, SignedDuration::from_mins(1)), (Phase::Apply, SignedDuration::from_mins(7))].into();
         assert_eq!(middle(&items), expected);
     }

@@ -105,6 +105,7 @@ pub fn hosts(run: Option<&PatchRun>, answer: Option<&RunAnswer>, most: usize, sc
             let row = rows.entry(&host.name).or_default();
             row.outcomes.insert(phase.name, host.outcome);
             row.message.clone_from(&host.message);
+            row.code = host.error_code.clone().or(row.code.take());
         }
     }
     for phase in answer.into_iter().flat_map(|answer| &answer.phases) {

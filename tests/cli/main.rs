@@ -18,7 +18,15 @@ mod bed;
 #[path = "../world/calls.rs"]
 mod calls;
 mod changes;
+#[allow(dead_code, reason = "shared with the stories of the server")]
+#[path = "../server/cluster.rs"]
+mod cluster;
+mod doctor;
 mod records;
+#[allow(dead_code, reason = "another test asks for the messages")]
+#[path = "../rules/mod.rs"]
+mod rules;
+mod runbooks;
 #[allow(dead_code, reason = "shared with the stories of the server")]
 #[path = "../server/bed.rs"]
 mod server;

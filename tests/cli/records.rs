@@ -1,7 +1,10 @@
 //! What comes from fettle-server, a real one, and from the pods of checks.
 
 use fettle::{
-    api::patch_run::{LogRef, Outcome, Phase, RunResult},
+    api::{
+        classification::{Classification, Evidence, Tier},
+        patch_run::{LogRef, Outcome, Phase, RunResult},
+    },
     archive::record::{HostRecord, Record},
 };
 use serde_json::json;
@@ -39,7 +42,15 @@ impl Both {
         let log = self.server.put_log(key, text.as_bytes()).await;
         let mut record = record(key, phase, Some(log.clone()), hosts);
         if record.hosts.iter().any(|host| !host.outcome.is_good()) {
-            record = Record { result: RunResult::Error, reason: "HostsFailed".into(), ..record };
+            let evidence =
+                Evidence { line: 312, excerpt: "No space left on /boot".into(), captures: [("fileSystem".into(), "/boot".into())].into() };
+            let cause = Classification {
+                error_code: "E-DISK-BOOT".into(),
+                also: vec!["E-PKG-LOCK".into()],
+                tier: Tier::Decisive,
+                evidence: Some(evidence),
+            };
+            record = Record { result: RunResult::Error, reason: "HostsFailed".into(), classification: Some(cause), ..record };
         }
         self.server.store().put_record(&record).await.unwrap();
         log
@@ -93,12 +104,56 @@ async fn hosts_and_evidence_come_from_the_records() {
     let log = both.put(STAGE, Phase::Stage, "x", vec![host("web-1", Outcome::Changed), bad]).await;
     both.cluster.put_run("web", spec(), failed());
     both.point(0, &log);
-    both.server.world.lock().unwrap().runs.insert(("patching".into(), "web".into()), both.cluster.api.get(&run_path("web")).unwrap());
+    both.server.cluster.put(&run_path("web"), both.cluster.api.get(&run_path("web")).unwrap());
     let said = both.cluster.fettle("describe web").await.expect(0);
     let hosts: Vec<Vec<&str>> = said.out.lines().map(|line| line.split_whitespace().collect()).collect();
     assert!(hosts.contains(&vec!["web-1", "changed"]), "{}", said.all());
     assert!(hosts.contains(&vec!["web-2", "failed", "E-DISK-BOOT", "No", "space", "left"]), "{}", said.all());
+    for part in
+        ["Why stage failed:", "Error code:  E-DISK-BOOT", "decisive", "Line:        312", "No space left on /boot", "fileSystem=/boot"]
+    {
+        assert!(said.out.contains(part), "{part}: {}", said.all());
+    }
     assert_eq!(said.err, "");
+}
+
+#[tokio::test]
+async fn the_history_is_listed_by_what_is_asked_for() {
+    let both = Both::new().await;
+    both.put(PRECHECK, Phase::Precheck, "x", vec![host("web-1", Outcome::Ok)]).await;
+    both.put(STAGE, Phase::Stage, "x", vec![host("web-1", Outcome::Failed)]).await;
+    server::until(async || both.cluster.fettle("history -o name").await.out.lines().count() == 2).await;
+    let said = both.cluster.fettle("history --group 5 --result ERROR --since 2026-01-01T00:00:00Z").await.expect(0);
+    let rows: Vec<Vec<&str>> = said.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["FINISHED", "NAMESPACE", "NAME", "GROUP", "PHASE", "RESULT", "ERROR", "HOSTS", "TOOK"]);
+    assert_eq!(rows[1][2..], ["patching", "web", "5", "stage", "ERROR", "E-DISK-BOOT", "1/1", "2m05s"], "{}", said.out);
+    assert_eq!(rows.len(), 2);
+    let page = both.cluster.fettle("history --limit 1").await.expect(0);
+    assert!(page.err.contains("There is more: --cursor "), "{}", page.err);
+    let answer: serde_json::Value =
+        serde_json::from_str(&both.cluster.fettle("history --phase precheck -o json").await.expect(0).out).unwrap();
+    assert_eq!(answer["items"][0]["phase"], "precheck");
+    let none = both.cluster.fettle("history --group 77").await.expect(0);
+    assert!(none.out.is_empty() && none.err.contains("Nothing is on record"), "{}", none.all());
+    let elsewhere = both.cluster.fettle("history -n elsewhere").await.expect(1);
+    assert!(elsewhere.err.contains("cannot read the history"), "{}", elsewhere.err);
+    both.cluster.fettle("history --limit 0").await.expect(2);
+    both.cluster.fettle("history --since yesterday").await.expect(2);
+}
+
+#[tokio::test]
+async fn a_host_is_shown_as_it_was_last_seen() {
+    let both = Both::new().await;
+    let mut seen = host("web-1", Outcome::Failed);
+    seen.kernel_after = Some("6.1.0-53-cloud-amd64".into());
+    both.put(STAGE, Phase::Stage, "x", vec![seen]).await;
+    server::until(async || both.cluster.fettle("host web-1").await.code == 0).await;
+    let said = both.cluster.fettle("host web-1").await.expect(0);
+    for part in ["Host:        web-1", "Kernel:      6.1.0-53-cloud-amd64", "stage   failed"] {
+        assert!(said.out.contains(part), "{part}: {}", said.all());
+    }
+    let said = both.cluster.fettle("host web-9").await.expect(1);
+    assert!(said.err.contains("host web-9 was in no run of namespace patching"), "{}", said.err);
 }
 
 #[tokio::test]

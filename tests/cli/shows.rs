@@ -101,8 +101,23 @@ async fn help_has_examples_and_exit_codes() {
     let bed = Bed::new().await;
     let help = bed.fettle("--help").await.expect(0).out;
     assert!(help.contains("Exit codes:") && help.contains("Usage: kubectl fettle"), "{help}");
-    let commands =
-        ["run", "get", "describe", "logs", "watch", "cancel", "retry", "suspend", "resume", "history", "host", "doctor", "completion"];
+    let commands = [
+        "run",
+        "get",
+        "describe",
+        "logs",
+        "watch",
+        "cancel",
+        "retry",
+        "suspend",
+        "resume",
+        "history",
+        "host",
+        "explain",
+        "classify",
+        "doctor",
+        "completion",
+    ];
     for command in commands {
         let help = bed.fettle(&format!("{command} --help")).await.expect(0).out;
         assert!(help.contains("Examples:\n  ") && help.contains(&format!("fettle {command}")), "{help}");

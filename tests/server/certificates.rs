@@ -76,6 +76,18 @@ async fn the_ca_is_published_for_the_manager() {
 }
 
 #[tokio::test]
+async fn the_address_is_published_for_people_and_follows_the_configuration() {
+    let bed = Bed::with(&["--namespace", "fettle-system", "--tls-ca-config-map", "fettle-server-ca"]).await;
+    let published = || bed.cluster.get("api/v1/namespaces/fettle-system/configmaps/fettle-server-ca").unwrap_or_default();
+    for url in ["https://fettle.example.com", "https://elsewhere.example.com"] {
+        let data = serde_json::json!({"INSTALLATION": "east", "SERVER_URL": url, "CHECKS_IMAGE": "checks:1"});
+        bed.cluster.put("api/v1/namespaces/fettle-system/configmaps/fettle-config", serde_json::json!({"data": data}));
+        until(async || published()["data"]["url"] == url).await;
+        assert!(published()["data"]["ca.crt"].is_string(), "with the CA");
+    }
+}
+
+#[tokio::test]
 async fn names_and_the_manager_follow_the_namespace() {
     let bed = Bed::with(&["--namespace", "ops"]).await;
     let ca = reqwest::Certificate::from_pem(&std::fs::read(bed.directory.path().join("tls/ca.crt")).unwrap()).unwrap();
