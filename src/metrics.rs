@@ -154,7 +154,9 @@ impl Default for Metrics {
             Unit::Seconds,
             phase_seconds.clone(),
         );
-        let runs = Family::default();
+        let runs = Family::<RunLabels, Counter>::default();
+        // a rate needs a zero to begin with
+        drop(["OK", "ERROR"].map(|result| runs.get_or_create_owned(&RunLabels { result })));
         registry.register("runs", "Finished runs by result", runs.clone());
         let unfinished = Family::default();
         registry.register("unfinished_runs", "Runs that are not over, by what they do or wait for", unfinished.clone());

@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
+use fettle::metrics::{CallLabels, FailureLabels, LaunchLabels, Metrics, PhaseLabel, PhaseLabels, ReconcileLabels, WaitingLabels};
 use serde_json::Value;
 
 fn read(path: &str) -> String {
@@ -12,7 +13,18 @@ fn read(path: &str) -> String {
 
 /// Every metric's name, with what Prometheus makes of it.
 fn told() -> BTreeSet<String> {
-    let texts = [fettle::metrics::Metrics::default().render(), fettle::http::metrics::Metrics::default().text().unwrap()];
+    let manager = Metrics::default();
+    let server = fettle::http::metrics::Metrics::default();
+    // what has labels is told from its first use on
+    manager.reconciles.get_or_create(&ReconcileLabels { controller: "patchrun".into(), result: "error" }).inc();
+    manager.launches.get_or_create(&LaunchLabels { phase: "apply", mode: "Fenced" }).inc();
+    manager.phases.get_or_create(&PhaseLabels { phase: "apply", result: "OK", reason: "Succeeded".into() }).inc();
+    manager.phase_seconds.get_or_create(&PhaseLabel { phase: "apply" }).observe(1.0);
+    manager.failures.get_or_create(&FailureLabels { phase: "apply", error_code: "E-OTHER".into() }).inc();
+    manager.unfinished.get_or_create(&WaitingLabels { reason: "Running" }).set(1);
+    manager.aap_calls.get_or_create(&CallLabels { method: "GET".into(), route: "ping/".into(), code: "2xx".into() }).inc();
+    server.request(&http::Method::GET, "/health", 200, Duration::ZERO);
+    let texts = [manager.render(), server.text().unwrap()];
     let mut names = BTreeSet::new();
     for line in texts.iter().flat_map(|text| text.lines()) {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {

@@ -149,7 +149,8 @@ impl Metrics {
         Ok(text)
     }
 
-    pub(super) fn request(&self, method: &http::Method, route: &str, code: u16, took: Duration) {
+    /// Counts an answer.
+    pub fn request(&self, method: &http::Method, route: &str, code: u16, took: Duration) {
         let method = match method.as_str() {
             "GET" => "GET",
             "HEAD" => "HEAD",
