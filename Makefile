@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 BED := tests/e2e/bed/bed
-GENERATED := manifests reference bundle inputs
+GENERATED := manifests reference bundle inputs openapi
 
 .PHONY: help demo demo-down test test-faults simulate soak mutants fuzz bench gen check lint format cluster cluster-down shell
 
@@ -43,7 +43,7 @@ lint:
 format:
 	cargo fmt --all --check
 
-gen: ## write what is generated: crds/, bundle/, docs/reasons.md, docs/reference.md, docs/bad-inputs.md
+gen: ## write what is generated: crds/, bundle/, docs/reasons.md, docs/reference.md, docs/bad-inputs.md, docs/openapi.json
 	UPDATE_MANIFESTS=1 cargo test --quiet --workspace --locked $(GENERATED:%=--test %)
 
 cluster: ## start a real one-node Kubernetes with Tekton, in namespaces of its own (root; first time ~10 min)

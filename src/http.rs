@@ -1,16 +1,19 @@
 //! The HTTP server: health, metrics, logs, runs, and the intake of logs and records.
 //!
-//! Open to everybody: `/health`, `/ready`, `/metrics`; they hold no names. Everything else needs a token. See [`auth`] for who is who and
+//! Open to everybody: `/health`, `/ready`, `/metrics`, `/openapi.json`; they hold no names. Everything else needs a token. See [`auth`] for who is who and
 //! [`logs`] for what an answer gives away.
 
 pub mod auth;
 pub mod body;
+pub mod chat;
+pub mod events;
 pub mod follow;
 pub mod history;
 pub mod intake;
 pub mod limits;
 pub mod logs;
 pub mod metrics;
+pub mod openapi;
 pub mod problem;
 pub mod range;
 pub mod rates;
@@ -50,6 +53,7 @@ use tokio::{
     sync::{Mutex, mpsc},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 use tower_http::{CompressionLevel, catch_panic::CatchPanicLayer, compression::CompressionLayer};
 use tracing::Instrument as _;
 
@@ -136,6 +140,9 @@ pub struct ServerArgs {
     /// Requests of one user a minute that create or change something; all of them may come at once.
     #[arg(long, env = "WRITES_PER_MINUTE", default_value = "10")]
     pub writes_per_minute: NonZeroU32,
+    /// How often those who follow a run hear that nothing happened.
+    #[arg(long, default_value = "15s", hide = true)]
+    pub heartbeat: SignedDuration,
     /// How often the certificate files are looked at.
     #[arg(long, default_value = "10s", hide = true)]
     pub tls_reload: SignedDuration,
@@ -186,7 +193,11 @@ pub struct App {
     configuration: Configured,
     downloads: Places,
     waiting: Places,
+    followers: Places,
     max_wait: Duration,
+    heartbeat: Duration,
+    /// Cancelled when the server shall stop: nobody waits for a run any longer.
+    stopping: CancellationToken,
     /// Held while the run of a request is found or created.
     starting: Mutex<()>,
     metrics: Metrics,
@@ -266,6 +277,9 @@ impl Server {
             configuration,
             downloads: Places::new(50, 4, "downloading logs", metrics.log_streams.clone()),
             waiting: Places::new(256, 16, "waiting for runs", metrics.waiting.clone()),
+            followers: Places::new(128, 8, "following runs", metrics.event_streams.clone()),
+            heartbeat: args.heartbeat.unsigned_abs(),
+            stopping: CancellationToken::new(),
             max_wait: args.max_wait.unsigned_abs(),
             starting: Mutex::default(),
             metrics,
@@ -311,11 +325,12 @@ impl Server {
         ]);
         let stopping = async {
             shutdown.await;
+            app.stopping.cancel();
             handle.graceful_shutdown(Some(GRACE));
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            ended = server.serve(router(app).into_make_service()) => ended.map_err(failed),
+            ended = server.serve(router(Arc::clone(&app)).into_make_service()) => ended.map_err(failed),
             _ = background => Ok(()),
             () = stopping => Ok(()),
         }
@@ -360,9 +375,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(async || "ok\n"))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics_text))
+        .route("/openapi.json", get(openapi::get))
         .route("/api/runs/{namespace}/{name}", get(runs::get))
         .route("/api/history", get(history::list))
         .route("/api/host/{hostname}", get(history::host))
+        .route("/api/runs/{namespace}/{name}/events", get(events::get))
+        .route("/api/chat", post(chat::post))
         .merge(records)
         .fallback(async || Problem::not_found())
         .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "that cannot be done here"))

@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod archive;
+pub mod chat;
 pub mod cli;
 pub mod clients;
 pub mod clock;

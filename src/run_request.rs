@@ -4,8 +4,11 @@
 //! group, hash) and, from the second run of that content on, a number.
 
 use jiff::Timestamp;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Object, ObjectBuilder, OneOfBuilder, Schema, Type},
+};
 
 use crate::{
     api::{
@@ -17,27 +20,28 @@ use crate::{
 };
 
 /// Body of `POST /api/run/{phase}`.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
     /// The patch group, a number or a name.
     #[serde(deserialize_with = "group")]
-    #[schemars(schema_with = "group_schema")]
+    #[schema(schema_with = group_schema)]
     pub group: NameOrId,
     /// The kernel every host shall run, exactly what `uname -r` will say. Required for every phase but precheck.
     #[serde(default)]
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[0-9][A-Za-z0-9._+~-]*$"))]
+    #[schema(min_length = 1, max_length = 128, pattern = r"^[0-9][A-Za-z0-9._+~-]*$")]
     pub desired_kernel: Option<String>,
     /// Namespace of the PatchRun. Default: that of the caller in `RUN_DEFAULTS`.
     #[serde(default)]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
+    #[schema(min_length = 1, max_length = 63, pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
     pub namespace: Option<String>,
     /// The `AutomationConnection`, in that namespace. Default: that of the caller in `RUN_DEFAULTS`.
     #[serde(default)]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
+    #[schema(min_length = 1, max_length = 63, pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
     pub connection: Option<String>,
     /// No change phase starts after this time (RFC 3339). Default: `startWithin` of the caller in `RUN_DEFAULTS` from now, else four hours.
     #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub start_by: Option<Timestamp>,
 }
 
@@ -49,11 +53,11 @@ fn group<'de, D: Deserializer<'de>>(from: D) -> Result<NameOrId, D::Error> {
 const GROUP: &str = "group must be a number (0 or more) or the name of a patch group: at most 63 letters, digits, dots, dashes and \
                      underscores, starting and ending with a letter or digit, and none of all, ungrouped and localhost";
 
-fn group_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"oneOf": [
-        {"type": "integer", "minimum": 0, "maximum": i64::MAX},
-        {"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"},
-    ]})
+fn group_schema() -> Schema {
+    let number: Object = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(i64::MAX)).build();
+    let pattern = Some("^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$");
+    let name: Object = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(63)).pattern(pattern).build();
+    OneOfBuilder::new().item(number).item(name).build().into()
 }
 
 /// What cannot become a PatchRun: why, and what would be right.
@@ -89,7 +93,8 @@ impl RunRequest {
     }
 }
 
-fn is_group(group: &NameOrId) -> bool {
+/// Whether that can be a group.
+pub fn is_group(group: &NameOrId) -> bool {
     let name = match group {
         NameOrId::Id(id) => return *id >= 0,
         NameOrId::Name(name) => name,

@@ -12,8 +12,16 @@ mod bed;
 mod canaries;
 #[path = "server/certificates.rs"]
 mod certificates;
+#[path = "server/chat.rs"]
+mod chat;
 #[path = "server/cluster.rs"]
 mod cluster;
+#[path = "server/conformance.rs"]
+mod conformance;
+#[path = "server/documents.rs"]
+mod documents;
+#[path = "server/events.rs"]
+mod events;
 #[path = "server/history.rs"]
 mod history;
 #[path = "server/identity.rs"]

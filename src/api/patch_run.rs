@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     classification::Classification,
@@ -183,7 +184,7 @@ impl PatchRunSpec {
 }
 
 /// A patch step: `precheck` (are the hosts fit?), `stage` (download the kernel), `apply` (install it, without reboot), `reboot`, `postcheck` (right kernel, services up). In `status.phase`: the one that runs or waits, or the last one.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Are the hosts fit to be patched? Changes nothing, needs no AAP credentials.
@@ -344,7 +345,7 @@ impl PatchRunStatus {
 }
 
 /// Where a run stands.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, JsonSchema, ToSchema)]
 pub enum State {
     /// Nothing of the current phase has started; the reason says what it waits for.
     #[default]
@@ -362,7 +363,7 @@ pub enum State {
 }
 
 /// `OK` when it is proven of every host of the scope, `ERROR` for any other end; absent until the run, or the phase, is over.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema, ToSchema)]
 pub enum RunResult {
     /// Proven: every host of the scope is accounted for.
     #[serde(rename = "OK")]
@@ -519,7 +520,7 @@ pub enum Mode {
 }
 
 /// What carries a phase out.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Executor {
     /// `Job` (AAP) or `PipelineRun` (Tekton).
@@ -534,7 +535,7 @@ pub struct Executor {
 }
 
 /// What carries a phase out.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema, ToSchema)]
 pub enum ExecutorKind {
     /// An AAP job.
     Job,
@@ -543,7 +544,7 @@ pub enum ExecutorKind {
 }
 
 /// Hosts by outcome; the numbers add up to `total`.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostCounts {
     /// All hosts of the scope.
@@ -563,7 +564,7 @@ pub struct HostCounts {
 }
 
 /// A host that did not end well.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedHost {
     /// Name in the inventory.
@@ -582,7 +583,7 @@ pub struct FailedHost {
 }
 
 /// What became of one host in one phase.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Ended well, nothing changed.
@@ -607,7 +608,7 @@ impl Outcome {
 }
 
 /// An archived log.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LogRef {
     /// Id in the archive: the last part of its address.

@@ -47,7 +47,7 @@ pub struct KeyRef {
 }
 
 /// A group, template or inventory as teams write it: a number or a name.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum NameOrId {
     /// A number.

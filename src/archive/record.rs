@@ -61,7 +61,7 @@ pub struct Record {
 }
 
 /// What became of one host.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostRecord {
     /// Name in the inventory.

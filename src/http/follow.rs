@@ -1,6 +1,6 @@
 //! What the server follows of the cluster: every PatchRun, with one watch for all who wait, and its own configuration.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -14,6 +14,7 @@ use kube::{
 };
 use tokio::{sync::watch, time::Instant};
 
+use super::problem::Problem;
 use crate::{
     api::patch_run::PatchRun,
     archive::Owner,
@@ -22,6 +23,8 @@ use crate::{
 
 /// After this long without news the object itself is read: a watch may have broken off.
 const LOOK: Duration = Duration::from_secs(30);
+/// How long the first list may take.
+const READY: Duration = Duration::from_secs(10);
 
 /// The PatchRuns as the one watch last saw them.
 #[derive(Clone)]
@@ -73,11 +76,16 @@ impl Runs {
         self.store.get(&ObjectRef::new(&owner.name).within(&owner.namespace))
     }
 
-    /// The runs of a namespace that fit, as last seen.
-    pub fn of(&self, namespace: &str, fits: impl Fn(&PatchRun) -> bool) -> Vec<Arc<PatchRun>> {
+    /// The runs of a namespace that fit, newest first, as last seen. 503 when none were seen yet.
+    pub async fn of(&self, namespace: &str, fits: impl Fn(&PatchRun) -> bool + Send) -> Result<Vec<Arc<PatchRun>>, Problem> {
+        let ready = tokio::time::timeout(READY, self.store.wait_until_ready()).await;
+        if !matches!(ready, Ok(Ok(()))) {
+            return Err(Problem::unavailable("the Kubernetes API server does not tell which runs there are"));
+        }
         let mut found = self.store.state();
         found.retain(|run| run.metadata.namespace.as_deref() == Some(namespace) && fits(run));
-        found
+        found.sort_by_key(|run| Reverse((run.metadata.creation_timestamp.as_ref().map(|at| at.0), run.metadata.name.clone())));
+        Ok(found)
     }
 
     /// Waits until `reached` or `until`. Follows the name: an object that Git creates again is the same run.

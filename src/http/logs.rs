@@ -15,13 +15,29 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{
     App, limits,
-    problem::Problem,
+    problem::{Details, Problem},
     range::{self, Wanted},
     rates::Kind,
 };
 use crate::archive::Key;
 
-/// Answers GET and HEAD.
+/// Downloads the log of a phase
+///
+/// Text, compressed and in parts on request.
+#[utoipa::path(
+    get,
+    path = "/api/logs/{id}",
+    params(
+        ("id" = String, Path, description = "Id of the log: the key of its phase", example = "v1-abcdefghijklmnopq234-apply"),
+        ("Range" = Option<String>, Header, description = "A part of it", example = "bytes=0-1023"),
+    ),
+    responses(
+        (status = 200, description = "The log.", body = String, content_type = "text/plain"),
+        (status = 206, description = "A part of the log.", body = String, content_type = "text/plain"),
+        (status = 304, description = "It is the one the client has."),
+        (status = 416, description = "It has no such part.", body = Details, content_type = "application/problem+json"),
+    ),
+)]
 pub async fn get(State(app): State<Arc<App>>, Path(id): Path<String>, method: Method, headers: HeaderMap) -> Result<Response, Problem> {
     let who = app.caller(&headers, Kind::Read).await?;
     // what cannot be an id tells nobody anything

@@ -6,6 +6,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::archive;
 
@@ -15,6 +16,23 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// A problem as it is sent.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Problem)]
+pub struct Details {
+    /// Always `about:blank`: the status says what kind it is.
+    r#type: String,
+    /// The status in words.
+    title: String,
+    /// The status.
+    status: u16,
+    /// What is wrong, and what would be right.
+    detail: String,
+    /// Id of the request in the server's log.
+    request_id: String,
 }
 
 impl Problem {
@@ -67,21 +85,12 @@ impl Problem {
 
     /// The answer, for the request of that id.
     pub(super) fn render(self, request_id: &str) -> Response {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Details<'p> {
-            r#type: &'static str,
-            title: &'p str,
-            status: u16,
-            detail: &'p str,
-            request_id: &'p str,
-        }
         let details = Details {
-            r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
+            r#type: "about:blank".into(),
+            title: self.status.canonical_reason().unwrap_or("Error").into(),
             status: self.status.as_u16(),
-            detail: &self.detail,
-            request_id,
+            detail: self.detail,
+            request_id: request_id.into(),
         };
         let mut response = Response::new(Body::from(serde_json::to_vec(&details).unwrap_or_default()));
         *response.status_mut() = self.status;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 use kube::Api;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{App, problem::Problem, rates::Kind, table};
 use crate::{
@@ -28,18 +29,41 @@ use crate::{
 /// How the answer shall look.
 #[derive(Deserialize)]
 pub struct Form {
-    /// `table` or `json`.
-    format: Option<String>,
+    format: Option<Format>,
 }
 
-/// Answers as JSON, or as a table for people when `text/plain` is accepted before JSON, or with `?format=table`.
+/// The forms of a run.
+#[derive(Deserialize, ToSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// JSON.
+    Json,
+    /// A table in text.
+    Table,
+}
+
+/// Shows a run with its hosts
+///
+/// Also after the object is gone, from what is on record. As a table for people with `?format=table`, or when `text/plain` is accepted before
+/// JSON.
+#[utoipa::path(
+    get,
+    path = "/api/runs/{namespace}/{name}",
+    params(
+        ("namespace" = String, Path, description = "Namespace of the PatchRun", example = "patching"),
+        ("name" = String, Path, description = "Its name", example = "web"),
+        ("format" = inline(Option<Format>), Query, description = "As JSON, or as a table for people; without it, as the header `Accept` says"),
+    ),
+    responses((status = 200, description = "The run.", content((RunView = "application/json"), (String = "text/plain")))),
+)]
 pub async fn get(
     State(app): State<Arc<App>>,
     Path((namespace, name)): Path<(String, String)>,
-    Query(form): Query<Form>,
+    form: Result<Query<Form>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let who = app.caller(&headers, Kind::Read).await?;
+    let Query(form) = form.map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
     let owner = Owner::new(namespace, name).map_err(|_| Problem::not_found())?;
     if !app.auth.may_get(&who, Some(&owner)).await? {
         return Err(Problem::forbidden());
@@ -62,8 +86,8 @@ pub async fn get(
 }
 
 fn wants_table(form: &Form, headers: &HeaderMap) -> bool {
-    if let Some(format) = &form.format {
-        return format == "table";
+    if let Some(format) = form.format {
+        return format == Format::Table;
     }
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let mut kinds = accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
@@ -71,7 +95,7 @@ fn wants_table(form: &Form, headers: &HeaderMap) -> bool {
 }
 
 /// A run as the API shows it.
-#[derive(Serialize, Clone, Debug, PartialEq)]
+#[derive(Serialize, Clone, Debug, PartialEq, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RunView {
     /// Namespace of the PatchRun.
@@ -119,7 +143,7 @@ pub struct RunView {
 }
 
 /// One attempt.
-#[derive(Serialize, Clone, Debug, Default, PartialEq)]
+#[derive(Serialize, Clone, Debug, Default, PartialEq, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptView {
     /// Its number.
@@ -132,7 +156,7 @@ pub struct AttemptView {
 }
 
 /// One phase.
-#[derive(Serialize, Clone, Debug, PartialEq)]
+#[derive(Serialize, Clone, Debug, PartialEq, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseView {
     /// The phase.
@@ -153,9 +177,11 @@ pub struct PhaseView {
     pub executor: Option<Executor>,
     /// When it started.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
     /// Hosts by outcome.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, Query, State, rejection::QueryRejection},
     response::{IntoResponse as _, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -19,9 +19,9 @@ use kube::{
     Api, ResourceExt as _,
     api::{ListParams, PostParams},
 };
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::{App, auth::Identity, body, follow::Waited, problem::Problem, rates::Kind};
 use crate::{
@@ -53,7 +53,7 @@ pub struct Patience {
 }
 
 /// The end of a run: exactly `{"status":"OK"}`, or `{"status":"ERROR","log_url":"…"}`.
-#[derive(Serialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, ToSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(tag = "status")]
 pub enum Ended {
     /// Every host is proven to have ended well.
@@ -68,7 +68,7 @@ pub enum Ended {
 }
 
 /// A run that is not over.
-#[derive(Serialize, JsonSchema, Clone, Debug, PartialEq)]
+#[derive(Serialize, ToSchema, Clone, Debug, PartialEq)]
 pub struct Pending {
     /// Namespace of the PatchRun.
     pub namespace: String,
@@ -88,15 +88,36 @@ pub struct Pending {
     pub url: String,
 }
 
-/// Answers when the run is over, or when the time is up.
+/// Runs a phase for a group of hosts
+///
+/// Creates a PatchRun, or joins the one of the same content that is not over, waits for its end and answers in one of two forms.
+#[utoipa::path(
+    post,
+    path = "/api/run/{phase}",
+    params(
+        ("phase" = Phase, Path, description = "The phase"),
+        ("wait" = Option<String>, Query, description = "How long to wait for the end: seconds, or a length of time such as `90s` or `15m`; at most, and without it, 15 minutes unless the server is configured otherwise", pattern = "^([0-9]{1,2}|[1-8][0-9]{2}|1?[0-9]m)$", example = "60"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key of the same user stands for the same run for a day, also when it is over", min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once", example = "respond-async"),
+    ),
+    request_body = RunRequest,
+    responses(
+        (status = 200, description = "The run is over.", body = Ended),
+        (status = 202, description = "The run is not over.", body = Pending, headers(
+            ("Location" = String, description = "The run"),
+            ("Preference-Applied" = String, description = "`respond-async`, when that was why"),
+        )),
+    ),
+)]
 pub async fn post(
     State(app): State<Arc<App>>,
     Path(phase): Path<String>,
-    Query(patience): Query<Patience>,
+    patience: Result<Query<Patience>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let who = app.caller(&headers, Kind::Write).await?;
+    let Query(patience) = patience.map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
     let Some(phase) = Phase::ALL.into_iter().find(|p| p.as_str() == phase) else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "there is no such phase: precheck, stage, apply, reboot, postcheck"));
     };
@@ -109,7 +130,11 @@ pub async fn post(
     // without a place to wait in the answer is that it is not over
     let place = app.waiting.enter(&who.username).ok().filter(|_| !hurry);
     let wait = if place.is_some() { wait } else { Duration::ZERO };
-    let waited = app.runs.wait(&owner, run, Instant::now() + wait, is_over).await;
+    let known = Arc::new(run.clone());
+    let waited = tokio::select! {
+        waited = app.runs.wait(&owner, run, Instant::now() + wait, is_over) => waited,
+        () = app.stopping.cancelled() => Waited::Late(app.runs.get(&owner).unwrap_or(known)),
+    };
     let mut response = match waited {
         Waited::Reached(run) => Json(ended(&app, &owner, Some(&run))).into_response(),
         Waited::Gone => Json(ended(&app, &owner, None)).into_response(),
@@ -288,10 +313,10 @@ fn prefers_async(headers: &HeaderMap) -> bool {
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let (Some(value), more) = (values.next(), values.next()) else { return Ok(None) };
-    let key = value.to_str().ok().filter(|key| more.is_none() && (1..=255).contains(&key.len()));
-    key.map(|key| Some(key.to_owned())).ok_or_else(|| {
-        Problem::new(StatusCode::BAD_REQUEST, "Idempotency-Key must be given once, with 1 to 255 printable ASCII characters")
-    })
+    let key =
+        value.to_str().ok().filter(|key| more.is_none() && (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()));
+    key.map(|key| Some(key.to_owned()))
+        .ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "Idempotency-Key must be given once, with 1 to 255 visible ASCII characters"))
 }
 
 #[cfg(test)]

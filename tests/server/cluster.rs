@@ -29,6 +29,8 @@ struct Inner {
     news: broadcast::Sender<(String, Value)>,
     /// Method and path of every call.
     asked: Vec<String>,
+    /// Collections that were watched.
+    watched: Vec<String>,
     /// What the next creations are answered with.
     moods: VecDeque<Mood>,
 }
@@ -52,6 +54,7 @@ impl Default for Cluster {
             history: vec![],
             news: broadcast::channel(10_000).0,
             asked: vec![],
+            watched: vec![],
             moods: VecDeque::new(),
         };
         Self(Arc::new(Mutex::new(inner)))
@@ -114,6 +117,11 @@ impl Cluster {
 
     pub fn asked(&self) -> Vec<String> {
         self.0.lock().unwrap().asked.clone()
+    }
+
+    /// How often a collection was watched.
+    pub fn watches(&self, collection: &str) -> usize {
+        self.0.lock().unwrap().watched.iter().filter(|path| *path == collection).count()
     }
 
     /// Every version of every object.
@@ -230,6 +238,7 @@ pub async fn serve(State(cluster): State<Cluster>, request: Request) -> Response
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let mut inner = cluster.0.lock().unwrap();
     if query.contains_key("watch") {
+        inner.watched.push(path.clone());
         return watch(&inner, path, &query);
     }
     inner.asked.push(format!("{} {path}", parts.method));
