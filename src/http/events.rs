@@ -123,6 +123,21 @@ pub struct EndEvent {
     pub gone: bool,
 }
 
+/// One event, as it is described; [`Event`] is how it is sent.
+#[derive(ToSchema)]
+#[schema(as = ServerSentEvent)]
+pub struct Described {
+    /// `state`, `hosts`, `log` or `end`.
+    #[schema(pattern = "^(state|hosts|log|end)$")]
+    pub event: String,
+    /// JSON: a StateEvent, HostsEvent, LogEvent or EndEvent.
+    pub data: String,
+    /// Of pieces of logs and of the end: what `Last-Event-ID` may say.
+    pub id: Option<String>,
+    /// Milliseconds after which a client that was cut off shall come back.
+    pub retry: Option<u64>,
+}
+
 /// What a client says it got last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Last {
@@ -156,7 +171,7 @@ impl Last {
         ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event that was received: the log goes on after it"),
     ),
     responses(
-        (status = 200, description = "The events, until the run is over.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The events, until the run is over.", body = Described, content_type = "text/event-stream"),
         (status = 204, description = "The client has heard the end."),
     ),
 )]

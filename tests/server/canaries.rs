@@ -65,11 +65,23 @@ async fn nothing_leaves(log: &Path) {
         let (place, head) = (answer.url().path().to_owned(), format!("{} {:?}", answer.status(), answer.headers()));
         outputs.push((place, format!("{head} {}", answer.text().await.unwrap())));
     };
-    let paths = [path.clone(), "/api/runs/patching/web".into(), format!("/internal/records/{KEY}"), "/nothing".into()];
+    let paths = [
+        path.clone(),
+        "/api/runs/patching/web".into(),
+        "/api/runs/patching/web/events".into(),
+        "/api/chat".into(),
+        "/api/run/precheck".into(),
+        format!("/internal/records/{KEY}"),
+        "/nothing".into(),
+    ];
     for token in [PERSON, ROBOT, SENDER, "c4n4ry-nobody-Qz7"] {
         for path in &paths {
             keep(bed.get(path, token)).await;
             keep(bed.http.put(bed.url(path)).bearer_auth(token).header("content-type", "application/json").body(token)).await;
+            keep(bed.http.post(bed.url(path)).bearer_auth(token).header("content-type", "application/json").body(token)).await;
+            keep(bed.http.post(bed.url(path)).bearer_auth(token).json(&json!({"message": "help"}))).await;
+            let asked = json!({"group": 5, "namespace": "patching", "connection": "prod"});
+            keep(bed.http.post(bed.url(&format!("{path}?wait=0"))).bearer_auth(token).header("idempotency-key", "key").json(&asked)).await;
             // where tokens have no business
             keep(bed.get(&format!("{path}?token={token}&namespace={token}&name={token}"), "")).await;
             keep(bed.get(path, "").basic_auth("alice", Some(token))).await;

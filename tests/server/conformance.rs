@@ -42,7 +42,7 @@ async fn the_server_answers_as_its_document_says() {
     let ca = bed.directory.path().join("tls/ca.crt");
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance,\
                   negative_data_rejection,unsupported_method,allow_header_conformance,ignored_auth";
-    let examples = std::env::var("EXAMPLES").unwrap_or_else(|_| "60".into());
+    let examples = std::env::var("EXAMPLES").unwrap_or_else(|_| "40".into());
     let arguments = [
         "run",
         &bed.url("/openapi.json"),
