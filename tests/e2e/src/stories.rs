@@ -29,6 +29,7 @@ stories! {
     11 shared_host: "two runs that share a host are never both active; a job by hand with the same key does nothing";
     12 invalid: "every wrong sample is refused by the API server with the field and the remedy";
     13 explained: "a full /boot, a held lock, a broken repository, a stopped service and a lost host each end with their own code and line";
+    14 asked: "the seed's scenario over HTTP, in sentences and with kubectl fettle: OK, what is missing, OK once it is given, ERROR with its log";
 }
 
 /// `OK`, with every host good in every phase.
@@ -184,6 +185,79 @@ async fn told(world: &World, tenant: &Tenant<'_>, breaks: &[Break]) {
         let (_, message) = reason(&run);
         assert!(message.contains(each.code) && message.contains(&format!("line {}", evidence.line)), "{message}");
     }
+}
+
+async fn asked(world: &World) {
+    world.fresh_hosts().await;
+    let tenant = world.tenant(14).await;
+    tenant.connection(json!({"templates": {"stage": null, "apply": "mark-apply", "reboot": null}})).await;
+    tenant.asker().await;
+    let secret = tenant.take_secret("aap-change").await;
+
+    // over HTTP
+    let (status, answer) = tenant.ask("POST", "/api/run/precheck", Some(json!({"group": "5"}))).await;
+    assert_eq!((status.as_str(), answer), ("200", json!({"status": "OK"})));
+    let apply = json!({"group": 5, "desired_kernel": world.old_kernel});
+    let (status, answer) = tenant.ask("POST", "/api/run/apply?wait=60", Some(apply.clone())).await;
+    assert_eq!((status.as_str(), answer["state"].as_str()), ("202", Some("AwaitingCredentials")), "{answer}");
+    assert!(answer["message"].as_str().is_some_and(|m| m.contains("aap-change")), "{answer}");
+    let name = answer["name"].as_str().expect("a name").to_owned();
+    assert_eq!(
+        tenant.get(&name).await.metadata.annotations.unwrap_or_default()["fettle.dev/requested-by"],
+        format!("system:serviceaccount:{}:asker", tenant.namespace)
+    );
+    tenant.put_secret(&secret).await;
+    let (status, answer) = tenant.ask("POST", "/api/run/apply", Some(apply)).await;
+    assert_eq!((status.as_str(), answer), ("200", json!({"status": "OK"})), "the retry joins the run that waits");
+    assert_eq!(tenant.runs().list(&ListParams::default()).await.expect("runs").items.len(), 2);
+    assert_eq!(world.marks("web-1").await.len(), 1);
+
+    // a failure, in sentences
+    world.run(world.file("hosts/hosts"), &["fill-boot", "web-1"]).await;
+    let say = async |sentence: &str| {
+        let (status, answer) = tenant.ask("POST", "/api/chat", Some(json!({"message": sentence}))).await;
+        assert_eq!((status.as_str(), &answer["understood"]), ("200", &json!(true)), "{sentence}: {answer}");
+        answer
+    };
+    let answer = say("Precheck group 5").await;
+    let name = answer["run"]["name"].as_str().expect("a name").to_owned();
+    let run = tenant.completed(&name, 300).await;
+    assert_eq!(run.status.as_ref().unwrap().error_code.as_deref(), Some("E-DISK-BOOT"), "{run:#?}");
+    let why = say("why did group 5 fail").await;
+    assert!(why["reply"].as_str().is_some_and(|reply| reply.contains("E-DISK-BOOT") && reply.contains("web-1")), "{why}");
+    let (status, log) = tenant.fetch(why["log_url"].as_str().expect("a log"), true).await;
+    assert!(status == "200" && String::from_utf8_lossy(&log).contains("/boot"), "{status}");
+    let (_, answer) = tenant.ask("POST", "/api/chat", Some(json!({"message": "Reboot everything now"}))).await;
+    assert_eq!(answer["understood"], json!(false));
+
+    // what is remembered
+    let (status, history) = eventually("the history has it", Duration::from_mins(1), async || {
+        let (status, history) = tenant.ask("GET", "/api/history?group=5&error_code=E-DISK-BOOT", None).await;
+        history["items"].as_array().is_some_and(|items| items.len() == 1).then_some((status, history))
+    })
+    .await;
+    assert_eq!((status.as_str(), history["items"][0]["name"].as_str()), ("200", Some(name.as_str())), "{history}");
+    let (status, host) = tenant.ask("GET", "/api/host/web-1", None).await;
+    assert!(status == "200" && host.to_string().contains(&world.old_kernel), "{host}");
+
+    // with the command line
+    let (code, text) = tenant.fettle(&["describe", &name]).await;
+    assert!(code == 0 && text.contains("E-DISK-BOOT"), "{code}: {text}");
+    let (code, text) = tenant.fettle(&["explain", "E-DISK-BOOT"]).await;
+    assert!(code == 0 && text.contains("/boot"), "{code}: {text}");
+    let (code, text) = tenant.fettle(&["run", "precheck", "--group", "5", "--name", "typed", "--watch"]).await;
+    assert!(code == 1 && text.contains("E-DISK-BOOT"), "{code}: {text}");
+    world.on("web-1", "rm /boot/filler").await;
+    let (code, text) = tenant.fettle(&["retry", "typed"]).await;
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = tenant.fettle(&["watch", "typed"]).await;
+    assert!(code == 0 && text.contains("OK"), "{code}: {text}");
+    for args in [&["get"][..], &["logs", "typed"], &["history", "--group", "5"], &["host", "web-1"]] {
+        let (code, text) = tenant.fettle(args).await;
+        assert!(code == 0 && !text.is_empty(), "{args:?}: {code}: {text}");
+    }
+    let (code, text) = tenant.fettle(&["doctor"]).await;
+    assert!(code == 0 && !text.contains("FAIL"), "{code}: {text}");
 }
 
 async fn no_secret(world: &World) {

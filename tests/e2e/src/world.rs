@@ -11,7 +11,7 @@ use fettle::api::{
     automation_connection::AutomationConnection,
     patch_run::{PatchRun, PhaseStatus, State},
 };
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -21,6 +21,9 @@ use tokio::process::Command;
 
 /// Names of the hosts.
 pub const HOSTS: [&str; 3] = ["db-1", "web-1", "web-2"];
+
+/// Where `fettle server` is.
+const SERVER: &str = "https://fettle-server.fettle-system.svc:8443";
 
 /// The bed.
 pub struct World {
@@ -334,20 +337,75 @@ impl Tenant<'_> {
         secrets.create(&PostParams::default(), secret).await.expect("a secret");
     }
 
-    /// A GET of `fettle server` with the token of a ServiceAccount of this namespace (made with the right to read its PatchRuns), or without one.
-    pub async fn fetch(&self, url: &str, with_token: bool) -> (String, Vec<u8>) {
-        let out = self.world.bed().join("e2e/fetched");
+    /// Makes the ServiceAccount `asker` of this namespace, who may read and create PatchRuns here, and whose requests concern this namespace.
+    pub async fn asker(&self) {
+        let kubectl = |args: &[&str]| {
+            let args: Vec<String> = ["-n", &self.namespace].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+            async move { self.world.run("kubectl", &args.iter().map(String::as_str).collect::<Vec<_>>()).await }
+        };
+        kubectl(&["create", "serviceaccount", "asker"]).await;
+        let account = format!("--serviceaccount={}:asker", self.namespace);
+        for role in ["fettle-viewer", "fettle-editor"] {
+            kubectl(&["create", "rolebinding", &format!("asker-{role}"), &format!("--clusterrole={role}"), &account]).await;
+        }
+        let defaults = format!(
+            "- users: [\"system:serviceaccount:{0}:asker\"]\n  namespace: {0}\n  connection: prod\n  startWithin: 1h\n",
+            self.namespace
+        );
+        let maps = Api::<ConfigMap>::namespaced(self.world.client.clone(), "fettle-system");
+        let patch = Patch::Merge(json!({"data": {"RUN_DEFAULTS": defaults}}));
+        maps.patch("fettle-config", &PatchParams::default(), &patch).await.expect("the configuration");
+    }
+
+    /// A request to `fettle server` as [`Self::asker`]: the status and the answer.
+    pub async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (String, Value) {
+        let token = self.world.run("kubectl", &["-n", &self.namespace, "create", "token", "asker", "--audience=fettle"]).await;
+        let (authorization, url) = (format!("Authorization: Bearer {}", token.trim()), format!("{SERVER}{path}"));
+        let ca = self.server_ca().await;
+        let body = body.map(|body| body.to_string());
+        let mut args = vec!["-sS", "--max-time", "600", "--cacert", &ca, "-H", &authorization, "-w", "\n%{http_code}", "-X", method];
+        if let Some(body) = &body {
+            args.extend(["-H", "Content-Type: application/json", "-d", body]);
+        }
+        args.push(&url);
+        let text = self.world.run("curl", &args).await;
+        let (answer, status) = text.trim_end().rsplit_once('\n').expect("an answer and its status");
+        (status.to_owned(), serde_json::from_str(answer).unwrap_or_else(|_| Value::String(answer.to_owned())))
+    }
+
+    /// `kubectl fettle …` in this namespace, with the bed's kubeconfig: exit code and output.
+    pub async fn fettle(&self, args: &[&str]) -> (i32, String) {
+        let program = std::env::current_exe().expect("this program").with_file_name("kubectl-fettle");
+        let output = Command::new(program)
+            .args(["-n", &self.namespace, "--service-account", "asker"])
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .expect("kubectl-fettle");
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code().unwrap_or(-1), text)
+    }
+
+    /// The file with the certificate authority of `fettle server`.
+    async fn server_ca(&self) -> String {
         let ca = self.world.bed().join("e2e/server-ca.crt");
         let text = self
             .world
             .run("kubectl", &["-n", "fettle-system", "get", "configmap", "fettle-server-ca", "-o", "jsonpath={.data.ca\\.crt}"])
             .await;
         std::fs::write(&ca, text).expect("a file");
+        ca.display().to_string()
+    }
+
+    /// A GET of `fettle server` with the token of a ServiceAccount of this namespace (made with the right to read its PatchRuns), or without one.
+    pub async fn fetch(&self, url: &str, with_token: bool) -> (String, Vec<u8>) {
+        let out = self.world.bed().join("e2e/fetched");
         let _ = std::fs::remove_file(&out);
         let mut args = vec![
             "-s".to_owned(),
             "--cacert".into(),
-            ca.display().to_string(),
+            self.server_ca().await,
             "-o".into(),
             out.display().to_string(),
             "-w".into(),
