@@ -52,5 +52,5 @@ cluster: ## start a real one-node Kubernetes with Tekton, in namespaces of its o
 cluster-down: ## end it and remove every trace
 	@$(BED) down
 
-shell: ## a shell in the cluster of the demo, with kubectl ready
-	@$(BED) shell
+shell: ## a shell in the cluster of the demo, with kubectl and kubectl fettle ready
+	@PATH="$(CURDIR)/target/debug:$$PATH" $(BED) shell
