@@ -145,13 +145,10 @@ impl History {
         let (url, pragmas) = match &self.0.database {
             Database::Sqlite(path) => {
                 private(path)?;
-                let mut pragmas = "PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL; \
-                     PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 16777216;"
-                    .to_owned();
-                if let Some(pages) = self.0.max_pages {
-                    pragmas += &format!("PRAGMA max_page_count = {pages};");
-                }
-                (format!("sqlite://{}", path.display()), pragmas)
+                let pragmas = "PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL; \
+                     PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 16777216;";
+                let limit = self.0.max_pages.map(|pages| format!("PRAGMA max_page_count = {pages};")).unwrap_or_default();
+                (format!("sqlite://{}", path.display()), format!("{pragmas} {limit}"))
             }
             Database::Postgres { url, .. } => (url.clone(), "SET statement_timeout = 20000; SET lock_timeout = 10000;".to_owned()),
         };
@@ -217,11 +214,8 @@ impl History {
 
     /// Whether the file is not a database, or not a whole one. Source: <https://sqlite.org/rescode.html>.
     fn is_damaged(&self, error: &sqlx::Error) -> bool {
-        let damaged = match error {
-            sqlx::Error::Protocol(text) => text.starts_with(DAMAGED),
-            other => matches!(sqlite_code(other), Some(11 | 26)),
-        };
-        damaged && matches!(self.0.database, Database::Sqlite(_))
+        let found = matches!(error, sqlx::Error::Protocol(text) if text.starts_with(DAMAGED));
+        (found || matches!(sqlite_code(error), Some(11 | 26))) && matches!(self.0.database, Database::Sqlite(_))
     }
 
     /// Whether a value cannot be stored: the next try would end the same way. Source: PostgreSQL's class 22, and as above.
@@ -263,7 +257,7 @@ fn private(path: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(directory)?;
     }
     let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    if file.metadata()?.permissions().mode() & 0o077 == 0 { Ok(()) } else { file.set_permissions(std::fs::Permissions::from_mode(0o600)) }
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

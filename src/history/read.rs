@@ -220,11 +220,15 @@ impl Statement {
         self.value(Value::Text(text.into()))
     }
 
+    fn push(&mut self, sql: &str) {
+        self.sql.push_str(sql);
+    }
+
     /// Adds a condition: `AND column = value`, when there is a value.
     fn equal(&mut self, column: &str, value: Option<&str>) {
         if let Some(value) = value {
             let place = self.text(value);
-            self.sql += &format!(" AND {column} = {place}");
+            self.push(&format!(" AND {column} = {place}"));
         }
     }
 
@@ -233,7 +237,11 @@ impl Statement {
         let Visible::Namespaces(namespaces) = visible else { return };
         let places: Vec<String> = namespaces.iter().map(|namespace| self.text(namespace)).collect();
         // an empty list is not SQL
-        self.sql += &if places.is_empty() { " AND 1 = 0".to_owned() } else { format!(" AND {column} IN ({})", places.join(", ")) };
+        if places.is_empty() {
+            self.push(" AND 1 = 0");
+        } else {
+            self.push(&format!(" AND {column} IN ({})", places.join(", ")));
+        }
     }
 
     async fn rows(self, pool: &AnyPool) -> Result<Vec<AnyRow>, sqlx::Error> {
@@ -275,19 +283,19 @@ impl History {
         statement.equal("p.error_code", filter.error_code.as_deref());
         if let Some(host) = &filter.host {
             let host = statement.text(host);
-            statement.sql += &format!(" AND EXISTS (SELECT 1 FROM host_results h WHERE h.phase_key = p.phase_key AND h.host = {host})");
+            statement.push(&format!(" AND EXISTS (SELECT 1 FROM host_results h WHERE h.phase_key = p.phase_key AND h.host = {host})"));
         }
         if let Some(since) = filter.since {
             let since = statement.value(Value::Number(since.as_microsecond()));
-            statement.sql += &format!(" AND p.ended_at >= {since}");
+            statement.push(&format!(" AND p.ended_at >= {since}"));
         }
         if let Some(after) = after {
             let (ended_at, key) = (statement.value(Value::Number(after.ended_at)), statement.text(&after.phase_key));
-            statement.sql += &format!(" AND (p.ended_at, p.phase_key) < ({ended_at}, {key})");
+            statement.push(&format!(" AND (p.ended_at, p.phase_key) < ({ended_at}, {key})"));
         }
         // one more tells whether there is a next page
         let limit = usize::from(limit);
-        statement.sql += &format!(" ORDER BY p.ended_at DESC, p.phase_key DESC LIMIT {}", limit + 1);
+        statement.push(&format!(" ORDER BY p.ended_at DESC, p.phase_key DESC LIMIT {}", limit + 1));
         let read = async {
             let rows = statement.rows(&self.pool().await?).await?;
             let last = rows.get(limit.saturating_sub(1)).filter(|_| rows.len() > limit);
@@ -316,7 +324,7 @@ impl History {
         );
         facts.equal("f.host", Some(host));
         narrow(&mut facts, "f");
-        facts.sql += &format!(" ORDER BY f.updated_at DESC, f.namespace, f.connection LIMIT {PLACES}");
+        facts.push(&format!(" ORDER BY f.updated_at DESC, f.namespace, f.connection LIMIT {PLACES}"));
         let mut results = Statement::new(
             "SELECT namespace, connection, name, run_key, phase, outcome, message, error_code, ended_at, has_log, phase_key FROM (
                 SELECT p.namespace, p.connection, r.name, p.run_key, p.phase, h.outcome, h.message, h.error_code, p.ended_at, p.has_log,
@@ -326,7 +334,7 @@ impl History {
         );
         results.equal("h.host", Some(host));
         narrow(&mut results, "p");
-        results.sql += ") AS results WHERE place = 1 ORDER BY ended_at DESC, phase_key DESC";
+        results.push(") AS results WHERE place = 1 ORDER BY ended_at DESC, phase_key DESC");
         let read = async {
             let pool = self.pool().await?;
             let mut views = facts.rows(&pool).await?.iter().map(view).collect::<Result<Vec<_>, _>>()?;
@@ -345,7 +353,7 @@ impl History {
     pub(super) async fn known(&self, keys: &[Key]) -> Result<BTreeSet<String>, Error> {
         let mut statement = Statement::new("SELECT phase_key FROM phases WHERE phase_key IN (");
         let places: Vec<String> = keys.iter().map(|key| statement.text(key.as_str())).collect();
-        statement.sql += &format!("{})", places.join(", "));
+        statement.push(&format!("{})", places.join(", ")));
         let read = async {
             let found = statement.rows(&self.pool().await?).await?;
             Ok(found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)

@@ -254,3 +254,19 @@ async fn a_database_that_is_away_takes_nothing_else_with_it() {
     assert_eq!(bed.get("/ready", "").send().await.unwrap().text().await.unwrap(), "ok\n");
     until(async || (bed.metric("fettle_server_history_phases").await - 1.0).abs() < 0.1).await;
 }
+
+#[tokio::test]
+async fn records_that_came_past_the_server_are_found_and_a_lost_history_is_made_again() {
+    let bed = Bed::with(&["--history-catch-up", "100ms"]).await;
+    // as the manager does with S3
+    let archive = fettle::archive::Archive::directory(bed.directory.path().join("archive")).unwrap();
+    for (n, end) in [(0, "2026-11-20T10:00:00Z"), (1, "2026-11-21T10:00:00Z")] {
+        archive.put_record(&phase(n, Phase::Precheck, end)).await.unwrap();
+    }
+    until(async || names(&bed, "/api/history", "alice-token").await.len() == 2).await;
+    let before = json(&bed, "/api/history", "alice-token").await;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::rename(bed.directory.path().join("archive"), directory.path().join("archive")).unwrap();
+    let bed = Bed::resume(directory, &[]).await;
+    assert_eq!(json(&bed, "/api/history", "alice-token").await, before);
+}
