@@ -183,6 +183,7 @@ pub enum Error {
 /// What every request may use.
 pub struct App {
     archive: Archive,
+    shelf: Arc<Shelf>,
     history: History,
     /// Records on their way from the archive into the history.
     records: mpsc::Sender<Record>,
@@ -268,6 +269,7 @@ impl Server {
         let following = futures::future::join(follow_runs, follow_configuration).map(drop).boxed();
         let app = Arc::new(App {
             archive,
+            shelf: shelf.clone(),
             history,
             records,
             auth: Auth::new(client.clone(), metrics.clone()),

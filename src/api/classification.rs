@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const OTHER: &str = "E-OTHER";
 
 /// Why a phase failed: the cause that has to be mended first, and the lines of the log that show it.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Classification {
     /// The cause: a code such as `E-DISK-BOOT`; `E-OTHER` for a failure that no Runbook explains.
@@ -27,7 +27,7 @@ pub struct Classification {
 }
 
 /// How sure a classification is.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// The text fits, and could mean something else. Never the ground for a remediation.
@@ -39,7 +39,7 @@ pub enum Tier {
 }
 
 /// Lines of a log.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
     /// Number of the line, from 1.

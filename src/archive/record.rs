@@ -95,7 +95,7 @@ pub struct HostRecord {
 }
 
 /// What a host says of itself, beside what was done to it.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostFacts {
     /// Free bytes, by directory; at most 16.

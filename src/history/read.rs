@@ -99,7 +99,6 @@ pub struct Item {
     pub connection: String,
     /// The group, as the PatchRun has it: a number or a name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub group: Option<NameOrId>,
     /// The kernel.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,7 +125,6 @@ pub struct Item {
     #[schema(value_type = String, format = DateTime)]
     pub finished_at: Timestamp,
     /// Hosts by outcome.
-    #[schema(value_type = Object)]
     pub counts: HostCounts,
     /// Path of its log on this server; absent when none was archived. Logs are removed before the history is.
     #[serde(rename = "logURL", skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 //! A run is started exactly as by `POST /api/run/{phase}`. The answer comes at once, or after the few seconds it takes to see what a run
 //! waits for.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use axum::{Json, body::Body, extract::State};
 use futures::StreamExt as _;
@@ -21,6 +21,7 @@ use super::{
     auth::Identity,
     body,
     follow::Waited,
+    history,
     problem::Problem,
     rates::Kind,
     start::{self, Ended, ended, is_over, owner},
@@ -30,11 +31,10 @@ use crate::{
         patch_run::{FailedHost, Outcome, PatchRun, Phase, RunResult, State as RunState},
         shared::NameOrId,
     },
-    archive::{
-        Key, Owner,
-        record::{HostRecord, Record},
-    },
+    archive::{Key, Owner, record::Record},
     chat::{Intent, LONGEST, SENTENCES, Target, understand},
+    clock,
+    history::{Filter, HostResult, Item, Question, Visible},
     run_request::RunRequest,
     runbooks::Library,
 };
@@ -42,9 +42,9 @@ use crate::{
 /// How long it is looked what a run that was just started waits for.
 const LOOK: Duration = Duration::from_secs(3);
 /// Phases that a history in words has at most.
-const HISTORY: usize = 10;
-/// Runs that are looked through for the history of a host.
-const RUNS: usize = 50;
+const HISTORY: u16 = 10;
+/// How long the history may take to keep a question.
+const KEEPING: Duration = Duration::from_secs(2);
 /// Bytes of a log that are quoted at most.
 const TAIL: u64 = 2 << 10;
 /// Characters of a procedure that are quoted at most.
@@ -93,12 +93,13 @@ pub struct RunName {
 #[utoipa::path(post, path = "/api/chat", request_body = Message, responses((status = 200, description = "The answer.", body = Reply)))]
 pub async fn post(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Json<Reply>, Problem> {
     let who = app.caller(&headers, Kind::Read).await?;
-    let said: Message = body::json(&headers, body, app.idle).await?;
-    if said.message.chars().count() > LONGEST {
+    let Message { message } = body::json(&headers, body, app.idle).await?;
+    if message.chars().count() > LONGEST {
         return Err(Problem::unprocessable(format!("message may have at most {LONGEST} characters")));
     }
-    let Some(intent) = understand(&said.message) else {
+    let Some(intent) = understand(&message) else {
         let reply = format!("That I do not understand, and did nothing. I understand sentences like these:\n{}", sentences());
+        keep(&app, &who, message, &reply).await;
         return Ok(Json(Reply { understood: false, intent: None, reply, run: None, log_url: None }));
     };
     let word = intent.word();
@@ -111,7 +112,17 @@ pub async fn post(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -
         answered => answered?,
     };
     let run = said.run.map(|owner| RunName { namespace: owner.namespace, name: owner.name });
-    Ok(Json(Reply { understood: true, intent: Some(word), reply: plain(&said.words), run, log_url: said.log_url }))
+    let reply = Reply { understood: true, intent: Some(word), reply: plain(&said.words), run, log_url: said.log_url };
+    keep(&app, &who, message, &reply.reply).await;
+    Ok(Json(reply))
+}
+
+/// Keeps question and answer in the history. That it cannot is a matter of the history, and not of who asks.
+async fn keep(app: &App, who: &Identity, question: String, answer: &str) {
+    let question = Question { asked_at: clock::now(), username: who.username.clone(), question, answer: answer.to_owned() };
+    if !matches!(tokio::time::timeout(KEEPING, app.history.record_question(&question)).await, Ok(Ok(()))) {
+        tracing::warn!(user = %who.username, "a question is not kept");
+    }
 }
 
 fn sentences() -> String {
@@ -154,7 +165,8 @@ impl Conversation<'_> {
             Intent::Why(target) => {
                 let (owner, run) = self.find(target).await?;
                 let records = self.app.archive.records_of(&owner).await?;
-                Ok(Said { words: why(&owner, &run, &records, &Library::shipped()), log_url: log_url(&run), run: Some(owner) })
+                let runbooks = self.app.shelf.library(&owner.namespace).await;
+                Ok(Said { words: why(&owner, &run, &records, &runbooks), log_url: log_url(&run), run: Some(owner) })
             }
             Intent::Log(target) => {
                 let (owner, run) = self.find(target).await?;
@@ -361,24 +373,39 @@ impl Conversation<'_> {
         Ok(format!("The end of the log of {phase} of the run {owner} ({size} bytes; all of it is at the address of the log):\n{lines}"))
     }
 
+    /// The caller's namespace, as the history knows it. 503 while it lacks records.
+    async fn remembered(&self) -> Result<(String, Visible), Problem> {
+        let namespace = self.namespace().await?;
+        history::complete(self.app)?;
+        Ok((namespace.clone(), Visible::Namespaces([namespace].into())))
+    }
+
     async fn group_history(&self, group: &NameOrId) -> Result<Said, Problem> {
-        let runs = self.of_group(group).await?;
-        let mut records = vec![];
-        for run in runs.iter().take(HISTORY) {
-            records.extend(self.app.archive.records_of(&owner(run)?).await?);
-        }
-        let lines = newest(records, |record| Some(format!("{}: {}", record.result_word(), record.message)));
-        Ok(Said::words(told(&format!("group {group}"), &lines)))
+        let (namespace, visible) = self.remembered().await?;
+        let filter = Filter { namespace: Some(namespace), group: Some(group.to_string()), ..Filter::default() };
+        let page = self.app.history.page(&visible, &filter, HISTORY, None).await?;
+        let line = |item: &Item| {
+            let code = item.error_code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
+            format!("- {} {} {}{code}: {} (run {}/{})", item.finished_at, item.phase, item.result, item.message, item.namespace, item.name)
+        };
+        Ok(Said::words(told(&format!("group {group}"), page.items.iter().map(line))))
     }
 
     async fn host_history(&self, host: &str) -> Result<Said, Problem> {
-        let namespace = self.namespace().await?;
-        let mut records = vec![];
-        for run in self.app.runs.of(&namespace, |_| true).await?.iter().take(RUNS) {
-            records.extend(self.app.archive.records_of(&owner(run)?).await?);
+        let (namespace, visible) = self.remembered().await?;
+        let views = self.app.history.host(&visible, host, Some(&namespace), None).await?;
+        let mut results: Vec<_> = views.iter().flat_map(|view| &view.results).collect();
+        results.sort_by_key(|result| Reverse(result.finished_at));
+        let line = |result: &&HostResult| {
+            let code = result.error_code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
+            let message = result.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+            format!("- {} {} {}{code}{message} (run {namespace}/{})", result.finished_at, result.phase, result.outcome, result.name)
+        };
+        let mut words = told(&format!("host {host}"), results.iter().take(usize::from(HISTORY)).map(line));
+        if let Some(kernel) = views.first().and_then(|view| view.facts.kernel.as_ref()) {
+            words += &format!("\nIts kernel, as last seen: {kernel}");
         }
-        let of_host = |record: &Record| record.hosts.iter().find(|known| known.name == host).map(host_words);
-        Ok(Said::words(told(&format!("host {host}"), &newest(records, of_host))))
+        Ok(Said::words(words))
     }
 }
 
@@ -395,15 +422,6 @@ fn about(run: &PatchRun) -> String {
     }
 }
 
-impl Record {
-    fn result_word(&self) -> &'static str {
-        match self.result {
-            RunResult::Ok => "OK",
-            RunResult::Error => "ERROR",
-        }
-    }
-}
-
 fn outcome_word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Ok => "ok",
@@ -415,29 +433,8 @@ fn outcome_word(outcome: Outcome) -> &'static str {
     }
 }
 
-fn host_words(host: &HostRecord) -> String {
-    let code = host.error_code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
-    let message = host.message.as_ref().map(|message| format!(" {message}")).unwrap_or_default();
-    let kernel = host.kernel_after.as_ref().or(host.kernel_before.as_ref()).map(|kernel| format!(" (kernel {kernel})")).unwrap_or_default();
-    format!("{}{code}{message}{kernel}", outcome_word(host.outcome))
-}
-
-/// One line a record that has something to say, newest first.
-fn newest(mut records: Vec<Record>, words: impl Fn(&Record) -> Option<String>) -> Vec<String> {
-    records.sort_by_key(|record| std::cmp::Reverse(record.finished_at));
-    let line = |record: &Record| {
-        let words = words(record)?;
-        let at = record.finished_at.map(|at| at.to_string()).unwrap_or_default();
-        Some(format!("{at} {} {} {}/{}: {words}", record.phase, about_record(record), record.namespace, record.name))
-    };
-    records.iter().filter_map(line).take(HISTORY).collect()
-}
-
-fn about_record(record: &Record) -> String {
-    record.group.as_ref().map_or_else(|| format!("{} hosts", record.counts.total), |group| format!("group {group}"))
-}
-
-fn told(of: &str, lines: &[String]) -> String {
+fn told(of: &str, lines: impl Iterator<Item = String>) -> String {
+    let lines: Vec<String> = lines.collect();
     if lines.is_empty() {
         format!("Nothing is on record of {of}.")
     } else {
@@ -463,7 +460,7 @@ fn why(owner: &Owner, run: &PatchRun, records: &[Record], runbooks: &Library) ->
             let message = host.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
             format!("\n- {} {}{message}", host.name, outcome_word(host.outcome))
         };
-        let hosts: String = phase.failed_hosts.iter().take(HISTORY).map(host).collect();
+        let hosts: String = phase.failed_hosts.iter().take(usize::from(HISTORY)).map(host).collect();
         if !hosts.is_empty() {
             words += &format!("\nHosts of {} that did not end well:{hosts}", phase.name);
         }

@@ -2,6 +2,8 @@
 //!
 //! A caller sees what belongs to namespaces in which they may get PatchRuns, and nothing of any other.
 
+#![allow(unused_qualifications, reason = "in what the description of the parameters expands to")]
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
@@ -14,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use serde::{Deserialize, Serialize};
 
-use super::{App, auth::Identity, problem::Problem};
+use super::{App, auth::Identity, problem::Problem, rates::Kind};
 use crate::{
     api::patch_run::{PatchRun, Phase, RunResult, State as RunState},
     archive::Owner,
@@ -34,16 +36,16 @@ const REVIEWS: usize = 8;
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
     /// The group: a number or a name.
-    #[param(example = "5")]
+    #[param(example = "5", min_length = 1, max_length = 63)]
     pub group: Option<String>,
     /// `precheck`, `stage`, `apply`, `reboot` or `postcheck`.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     pub phase: Option<Phase>,
     /// `OK` or `ERROR`.
-    #[param(value_type = Option<String>)]
+    #[param(inline)]
     pub result: Option<RunResult>,
     /// The code of a Runbook.
-    #[param(example = "E-DISK-BOOT")]
+    #[param(example = "E-DISK-BOOT", pattern = "^E-[A-Za-z0-9-]{1,61}$")]
     pub error_code: Option<String>,
     /// Ended then or later: a time (RFC 3339), or how long ago (`36h`).
     #[param(example = "2026-11-01T00:00:00Z")]
@@ -71,14 +73,22 @@ pub struct HistoryPage {
     pub next: Option<String>,
 }
 
-/// `GET /api/history`. An item is one phase of one run, so that `?group=5&phase=precheck&limit=10` are the last ten prechecks of group 5, and
+/// Shows phases that are over, newest first
+///
+/// An item is one phase of one run, so that `?group=5&phase=precheck&limit=10` are the last ten prechecks of group 5, and
 /// `result`, `error_code` and `since` say something of the phase itself.
+#[utoipa::path(
+    get,
+    path = "/api/history",
+    params(HistoryQuery),
+    responses((status = 200, description = "A page of the history.", body = HistoryPage)),
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
     query: Result<Query<HistoryQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Json<HistoryPage>, Problem> {
-    let who = app.auth.authenticate(&headers).await?;
+    let who = app.caller(&headers, Kind::Read).await?;
     let Query(query) = query.map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
     let limit = query.limit.unwrap_or(LIMIT);
     if !(1..=MOST).contains(&limit) {
@@ -155,7 +165,7 @@ async fn visible(app: &App, who: &Identity, namespace: Option<&str>) -> Result<V
     Ok(Visible::Namespaces(allowed))
 }
 
-fn complete(app: &App) -> Result<(), Problem> {
+pub(super) fn complete(app: &App) -> Result<(), Problem> {
     match app.history.condition() {
         Condition::Complete => Ok(()),
         Condition::Starting => Err(Problem::unavailable("the history is being compared with the archive")),
@@ -225,14 +235,22 @@ pub struct ActiveRun {
     pub phase: Option<Phase>,
 }
 
-/// `GET /api/host/{hostname}`. 404 when it is in none of the caller's namespaces, whether it is in others or not.
+/// Shows a host: where it stands, its last results, and what is known of it
+///
+/// 404 when it is in none of the caller's namespaces, whether it is in others or not.
+#[utoipa::path(
+    get,
+    path = "/api/host/{hostname}",
+    params(("hostname" = String, Path, description = "Name in the inventory", example = "web-1"), HostQuery),
+    responses((status = 200, description = "The host.", body = Host)),
+)]
 pub async fn host(
     State(app): State<Arc<App>>,
     Path(hostname): Path<String>,
     query: Result<Query<HostQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Host>, Problem> {
-    let who = app.auth.authenticate(&headers).await?;
+    let who = app.caller(&headers, Kind::Read).await?;
     let Query(query) = query.map_err(|rejection| Problem::new(StatusCode::BAD_REQUEST, rejection.body_text()))?;
     let visible = visible(&app, &who, query.namespace.as_deref()).await?;
     let views = app.history.host(&visible, &hostname, query.namespace.as_deref(), query.connection.as_deref()).await?;

@@ -13,7 +13,7 @@ use utoipa::{
     },
 };
 
-use super::{chat, events, logs, problem::Details, runs, start};
+use super::{chat, events, history, logs, problem::Details, runs, start};
 
 /// The routes that people and scripts use; the manager's own are not described.
 #[derive(OpenApi)]
@@ -23,7 +23,7 @@ use super::{chat, events, logs, problem::Details, runs, start};
         description = "Patches and reboots production hosts. Errors are RFC 9457 problems; `requestId` is the id of the request in the server's log.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    paths(start::post, runs::get, events::get, logs::get, chat::post),
+    paths(start::post, runs::get, events::get, history::list, history::host, logs::get, chat::post),
     components(schemas(Details, events::StateEvent, events::HostsEvent, events::LogEvent, events::EndEvent)),
     security(("bearer" = [])),
     modifiers(&Common)

@@ -166,8 +166,9 @@ async fn why_it_failed_is_told_with_hosts_evidence_and_code() {
     let log = say(&bed, "show log of group 5").await;
     has(&log, &["no space left on /boot"]);
     assert!(!log["reply"].as_str().unwrap().contains('\u{1b}'), "a terminal is not told what to do");
-    has(&say(&bed, "history of group 5").await, &["precheck group 5 patching/web: ERROR: 1 of 2 hosts"]);
-    has(&say(&bed, "history of host web-1").await, &["precheck group 5 patching/web: failed E-DISK-BOOT"]);
+    until(async || say(&bed, "history of group 5").await["reply"].as_str().unwrap().contains("newest first")).await;
+    has(&say(&bed, "history of group 5").await, &["precheck ERROR", "1 of 2 hosts did not end well (run patching/web)"]);
+    has(&say(&bed, "history of host web-1").await, &["precheck failed E-DISK-BOOT", "(run patching/web)"]);
     has(&say(&bed, "history of host web-9").await, &["Nothing is on record of host web-9."]);
 }
 
