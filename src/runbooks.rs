@@ -1,8 +1,17 @@
 //! Why a phase failed: reads its log with the [`Runbook`](crate::api::runbook::Runbook)s. Pure: no client, no clock, no waiting.
+//!
+//! ```text
+//! bytes ─ classifier ─ text (prefixes, JSON) ─ ansible (results, recap) ─ library (patterns) ─> events of hosts ─ decide ─> Verdict
+//! ```
 
+mod ansible;
 pub mod classifier;
+mod decide;
 pub mod library;
+mod pattern;
 pub mod report;
+mod signs;
+mod text;
 
 pub use self::{
     classifier::{Classifier, Context, HostVerdict, Verdict},
