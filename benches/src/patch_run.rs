@@ -101,6 +101,7 @@ fn weigh(c: &mut Criterion) {
         kernel_after: Some("6.1.0-49-cloud-amd64".into()),
         boot_id_before: Some("8d5c3f63-1f0a-4f0e-9f57-2b6f1c1f9f00".into()),
         boot_id_after: Some("8d5c3f63-1f0a-4f0e-9f57-2b6f1c1f9f00".into()),
+        ..Report::default()
     };
     let reports: BTreeMap<String, Report> = names.iter().map(|name| (name.clone(), report.clone())).collect();
     let text = serde_json::to_vec(&reports).unwrap();
