@@ -169,7 +169,13 @@ async fn kubernetes() -> kube::Client {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+    let nothing =
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found"});
+    let router = Router::new()
+        .route("/apis/authentication.k8s.io/v1/tokenreviews", axum::routing::post(answer))
+        .route("/apis/authorization.k8s.io/v1/subjectaccessreviews", axum::routing::post(answer))
+        .fallback(async move || (axum::http::StatusCode::NOT_FOUND, Json(nothing.clone())));
+    tokio::spawn(async move { axum::serve(listener, router).await });
     kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap())).unwrap()
 }
 
@@ -222,7 +228,7 @@ fn read(c: &mut Criterion) {
     group.bench_function("GET /health of the same server", |b| b.to_async(&runtime).iter(async || ask("/health").await));
     group.finish();
     for path in ["/api/history?group=5", "/api/history?limit=200", "/api/host/web-5-3.example.com", "/health"] {
-        let mut took: Vec<Duration> = (0..2000)
+        let mut took: Vec<Duration> = (0..500)
             .map(|_| {
                 let started = Instant::now();
                 runtime.block_on(ask(path));
