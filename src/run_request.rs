@@ -3,7 +3,10 @@
 //! The name of the PatchRun comes from its content, so that two who ask for the same at the same time create one object: a base (phase,
 //! group, hash) and, from the second run of that content on, a number.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
+use kube::core::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::{
     ToSchema,
@@ -156,17 +159,20 @@ impl Wanted {
             suspend: None,
             cancel: None,
         };
-        let mut run = PatchRun::new(&name(&self.base(), number), spec);
-        run.metadata.namespace = Some(self.namespace.clone());
         let requester: String = requester.chars().filter(|c| !c.is_control()).take(1024).collect();
-        run.metadata.annotations = Some([(names::REQUESTED_BY.to_owned(), requester)].into());
-        let mut labels = std::collections::BTreeMap::from([(names::REQUEST.to_owned(), self.content())]);
+        let mut labels = BTreeMap::from([(names::REQUEST.to_owned(), self.content())]);
         if let Some(key) = key {
             labels.insert(names::IDEMPOTENCY_KEY.into(), key.hash.clone());
             labels.insert(names::IDEMPOTENT_REQUEST.into(), key.request.clone());
         }
-        run.metadata.labels = Some(labels);
-        run
+        let metadata = ObjectMeta {
+            name: Some(name(&self.base(), number)),
+            namespace: Some(self.namespace.clone()),
+            annotations: Some([(names::REQUESTED_BY.to_owned(), requester)].into()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        };
+        PatchRun { metadata, spec, status: None }
     }
 
     /// Whether `run` is of this content and not over, so that a request for it joins it.
