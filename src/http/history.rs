@@ -36,7 +36,7 @@ const REVIEWS: usize = 8;
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
     /// The group: a number or a name.
-    #[param(example = "5", min_length = 1, max_length = 63)]
+    #[param(example = "5", min_length = 1, max_length = 253)]
     pub group: Option<String>,
     /// `precheck`, `stage`, `apply`, `reboot` or `postcheck`.
     #[param(inline)]
@@ -45,7 +45,7 @@ pub struct HistoryQuery {
     #[param(inline)]
     pub result: Option<RunResult>,
     /// The code of a Runbook.
-    #[param(example = "E-DISK-BOOT", pattern = "^E-[A-Za-z0-9-]{1,61}$")]
+    #[param(example = "E-DISK-BOOT", pattern = "^E-", max_length = 63)]
     pub error_code: Option<String>,
     /// Ended then or later: a time (RFC 3339), or how long ago (`36h`).
     #[param(example = "2026-11-01T00:00:00Z")]
