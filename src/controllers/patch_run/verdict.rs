@@ -394,6 +394,34 @@ mod tests {
         let e = Evidence { reports: BTreeMap::new(), ..all_good() };
         let verdict = weigh(Phase::Apply, &scope(), GuardPolicy::Optional, &e);
         assert_eq!((verdict.result, verdict.reason), (RunResult::Ok, Reason::SucceededUnguarded));
+        let verdict = weigh(Phase::Apply, &scope(), GuardPolicy::Optional, &all_good());
+        assert_eq!((verdict.result, verdict.reason), (RunResult::Ok, Reason::Succeeded), "every host reported all the same");
+        let mut check = all_good();
+        check.reports.values_mut().for_each(|report| report.guard = None);
+        let verdict = weigh(Phase::Postcheck, &scope(), GuardPolicy::Optional, &check);
+        assert_eq!((verdict.result, verdict.reason), (RunResult::Ok, Reason::Succeeded), "nothing guards a check");
+    }
+
+    #[test]
+    fn the_message_names_the_hosts_it_is_about_and_no_more_than_five() {
+        let message = |e: &Evidence, scope: &BTreeSet<String>| weigh(Phase::Apply, scope, GuardPolicy::Required, e).message;
+        let mut e = all_good();
+        e.summaries.get_mut("web-1").unwrap().failures = 1;
+        assert_eq!(message(&e, &scope()), "1 of 3 hosts failed: web-1");
+        let nobody = Evidence { summaries: BTreeMap::new(), reports: BTreeMap::new(), ..all_good() };
+        for (hosts, told) in [(5, "h1, h2, h3, h4, h5"), (6, "h1, h2, h3, h4, h5 and 1 more"), (8, "h1, h2, h3, h4, h5 and 3 more")] {
+            let scope = (1..=hosts).map(|n| format!("h{n}")).collect();
+            assert_eq!(message(&nobody, &scope), format!("nothing was reported about {hosts} of {hosts} hosts: {told}"));
+        }
+    }
+
+    #[test]
+    fn what_hosts_say_is_bounded_and_clean() {
+        let mut e = all_good();
+        e.reports.get_mut("db-1").unwrap().message = Some(format!("a\u{1b}[31m\n{}", "é".repeat(1000)));
+        let verdict = weigh(Phase::Apply, &scope(), GuardPolicy::Required, &e);
+        let message = verdict.hosts[0].message.clone().unwrap();
+        assert!(message.starts_with("a [31m é") && message.chars().count() == MESSAGE, "{message}");
     }
 
     fn findings() -> Findings {
