@@ -1308,3 +1308,6 @@ pub fn after_launch(run: &PatchRun, phase: Phase, mut status: PatchRunStatus, ou
         LaunchOutcome::Unknown(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
