@@ -361,7 +361,14 @@ fn certificate_is_authority(error: &CertificateError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    /// What the TLS library's verifier calls it.
+    #[derive(Debug, thiserror::Error)]
+    #[error("an authority")]
+    struct CaUsedAsEndEntity;
 
     #[test]
     fn errors_are_found_inside_io_errors() {
@@ -377,5 +384,9 @@ mod tests {
         assert!(text.contains("caBundle"), "{text}");
         let text = explain(&rustls::Error::InvalidCertificate(CertificateError::NotValidForName));
         assert!(text.contains("subject alternative"), "{text}");
+        let text = explain(&rustls::Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(CaUsedAsEndEntity)))));
+        assert!(text.contains("(CA:TRUE)"), "{text}");
+        let text = explain(&rustls::Error::InvalidCertificate(CertificateError::BadEncoding));
+        assert!(!text.contains(';'), "nobody knows what mends it: {text}");
     }
 }

@@ -219,6 +219,8 @@ mod tests {
             "https://172.16.0.9",
             "https://100.64.0.9",
             "https://8.8.8.8",
+            "https://100.100.100.201",
+            "https://168.63.129.17",
             "https://[fd12:3456::7]:443",
             "https://[2600:1f18::7]",
             "https://[64:ff9b::808:808]",
@@ -268,6 +270,7 @@ mod tests {
             "https://[fec0::1]",
             "https://[ff02::1]",
             "https://[100::1]",
+            "https://[5f00::1]",
             "https://[fd00:ec2::254]",
             "https://[fd00:10:96::1]",
             "https://169.254.169.254",
@@ -323,6 +326,18 @@ mod tests {
         ] {
             assert!(matches!(refused(url), Some(UrlRefused::Form(_) | UrlRefused::Plain)), "{url}: {:?}", refused(url));
         }
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_address_is() {
+        for (url, reason) in [
+            ("https://[::1]", "is a loopback address"),
+            ("https://[::]", "is an unspecified address"),
+            ("https://[::ffff:8.8.8.8]", "is an IPv4 address written as IPv6"),
+        ] {
+            assert!(matches!(refused(url), Some(UrlRefused::Address(refused)) if refused.reason == reason), "{url}: {:?}", refused(url));
+        }
+        assert_eq!(refused("http://aap.example.com"), Some(UrlRefused::Plain));
     }
 
     #[test]
