@@ -299,6 +299,8 @@ mod tests {
         ] {
             assert_eq!(one_line(&message_of(body.as_bytes())), text, "{body}");
         }
+        let fits = "x".repeat(MESSAGE);
+        assert_eq!(one_line(&fits), fits);
         let long = format!("{{\"detail\":\"{}\"}}", "é".repeat(10_000));
         assert!(one_line(&message_of(long.as_bytes())).len() < MESSAGE + 8);
     }
@@ -310,6 +312,16 @@ mod tests {
         }
         for status in [100, 200, 202, 204, 301, 302, 307, 308, 408, 409, 425, 429, 499, 500, 502, 503, 504, 520, 599] {
             assert!(matches!(ErrorKind::of_status(status, String::new()), ErrorKind::Ambiguous(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_controller_that_said_nothing_gave_no_answer() {
+        use DoubtCause::{Broken, Malformed, Status, Timeout, TooLarge};
+        for (cause, answer) in [(Timeout, false), (Broken, false), (Status(503), true), (Malformed, true), (TooLarge, true)] {
+            let kind = ErrorKind::Ambiguous(Doubt { cause, detail: "no".into() });
+            let error = Error { action: "asking".into(), kind, request_id: None, retry_after: None, date: None };
+            assert_eq!(error.is_answer(), answer, "{cause:?}");
         }
     }
 }

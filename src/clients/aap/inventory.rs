@@ -196,6 +196,20 @@ mod tests {
     }
 
     #[test]
+    fn the_deepest_group_wins_and_among_equals_the_higher_priority() {
+        let hosts = hosts(json!({
+            "a_deep": {"hosts": ["h"], "vars": {"k": "deep"}},
+            "b_middle": {"children": ["a_deep"], "vars": {"k": "middle"}},
+            "c_top": {"children": ["b_middle"], "vars": {"k": "top"}},
+            "first": {"hosts": ["h"], "vars": {"p": "first", "ansible_group_priority": "10"}},
+            "second": {"hosts": ["h"], "vars": {"p": "second"}},
+            "_meta": {"hostvars": {"h": {"remote_host_enabled": true}}},
+        }))
+        .unwrap();
+        assert_eq!((&hosts[0].variables["k"], &hosts[0].variables["p"]), (&json!("deep"), &json!("first")));
+    }
+
+    #[test]
     fn cycles_end() {
         let hosts = hosts(json!({
             "a": {"children": ["b"], "hosts": ["h"]}, "b": {"children": ["a"]},

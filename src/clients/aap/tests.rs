@@ -167,6 +167,7 @@ fn credentials_come_from_secrets_and_are_never_shown() {
     for shown in [format!("{token:?}{:?}", token.header()), format!("{basic:?}{:?}", basic.header())] {
         assert!(!shown.contains("abcdef") && !shown.contains("pass word") && !shown.contains("b3A6"), "{shown}");
     }
+    assert_eq!(format!("{:?}", Secret::new("abcdef")), "…");
     assert_eq!(token.redact("you sent Bearer abcdef to me"), "you sent Bearer … to me");
     assert_eq!(basic.redact("Basic b3A6cGFzcyB3b3JkIMO8, pass word ü"), "Basic …, …");
     for (bad, why) in [
@@ -178,4 +179,24 @@ fn credentials_come_from_secrets_and_are_never_shown() {
     ] {
         assert_eq!(bad, Err(why));
     }
+}
+
+#[test]
+fn a_secret_too_short_to_be_one_does_not_garble_texts() {
+    let redacted = |token: &str| Credentials::Token(Secret::new(token)).redact("table of abcd");
+    assert_eq!(
+        (redacted("abcd").as_str(), redacted("abc").as_str(), redacted("").as_str()),
+        ("table of …", "table of abcd", "table of abcd")
+    );
+}
+
+#[test]
+fn a_fingerprint_tells_credentials_apart_and_does_not_show_them() {
+    let token = Credentials::Token(Secret::new("abcdef"));
+    let basic = |password: &str| Credentials::Basic { username: "op".into(), password: Secret::new(password) };
+    let all = [Credentials::Anonymous, token.clone(), Credentials::Token(Secret::new("abcdeg")), basic("abcdef"), basic("abcdeg")];
+    let distinct: std::collections::BTreeSet<String> = all.iter().map(Credentials::fingerprint).collect();
+    assert_eq!(distinct.len(), all.len());
+    assert_eq!(token.fingerprint(), Credentials::Token(Secret::new("abcdef")).fingerprint());
+    assert!(distinct.iter().all(|fingerprint| !fingerprint.contains("abcdef")));
 }

@@ -578,6 +578,7 @@ mod tests {
         ] {
             let status = JobStatus::from(word.to_owned());
             assert_eq!((status.is_over(), status.to_string().as_str()), (over, word));
+            assert_eq!(matches!(status, JobStatus::Unknown(_)), word == "never updated", "{word}");
         }
     }
 }
