@@ -1,7 +1,7 @@
 //! Single calls: what is sent, on how many connections, and what is made of answers that are late, broken, hostile or missing.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use fettle::{
     api::shared::NameOrId,
     clients::{
         aap::{
-            Aap, Cancel, CreateSchedule, Credentials, DoubtCause, Error, ErrorKind, Flavour, Gate, LaunchRequest, NotSentStage,
+            Aap, Cancel, CreateSchedule, Credentials, DoubtCause, Error, ErrorKind, Flavour, Gate, JobKind, LaunchRequest, NotSentStage,
             Observation, RUN_KEY, ScheduleRequest, Secret, Settings,
         },
         http::{self, Client, Denied, Failure, Loss, Stage, UrlPolicy},
@@ -118,6 +118,9 @@ async fn refusals_of_the_controller_are_definite() {
         let error = aap(&wire.url()).launch(9, &request()).await.expect_err("refused");
         assert!(error.is_definite() && error.is_answer() && !error.is_temporary(), "{status}: {error:?}");
         assert_eq!((wire.connections(), wire.requests().len()), (1, 1), "{status}");
+        assert!(error.to_string().starts_with("launching job template 9: "), "{error}");
+        let told = error.request_id.map(|id| id.to_string());
+        assert_eq!(told.as_deref(), wire.requests()[0].header("x-api-request-id"), "by it the request is found in the controller's log");
     }
 }
 
@@ -208,6 +211,7 @@ async fn nothing_listens_is_definite() {
     let error = aap(&format!("http://{closed}")).launch(9, &request()).await.expect_err("closed");
     assert!(matches!(&error.kind, ErrorKind::Unreachable(n) if n.stage == NotSentStage::Connect), "{error:?}");
     assert!(error.is_definite() && error.is_temporary() && !error.is_answer());
+    assert!(error.to_string().contains("refused"), "{error}");
 }
 
 #[tokio::test]
@@ -337,6 +341,17 @@ async fn a_server_that_never_stops_is_cut_off() {
 }
 
 #[tokio::test]
+async fn an_answer_may_be_as_large_as_its_limit() {
+    let wire = Wire::start(|_| answer(200, "text/plain", "0123456789")).await;
+    let client = raw(&wire.url());
+    assert_eq!(client.send(post(&client, Duration::from_mins(1), 10)).await.unwrap().body.len(), 10);
+    for limit in [9, 0] {
+        let failure = client.send(post(&client, Duration::from_mins(1), limit)).await.expect_err("too large");
+        assert!(matches!(failure, Failure::NoAnswer { loss: Loss::TooLarge, .. }), "{failure:?}");
+    }
+}
+
+#[tokio::test]
 async fn another_origin_is_never_asked() {
     let wire = Wire::start(|_| json_answer(200, &json!({}))).await;
     let client = raw(&wire.url());
@@ -448,6 +463,7 @@ async fn the_api_is_found_behind_a_gateway_and_without_one() {
         let controller = aap.discover().await.unwrap().value;
         assert_eq!((controller.api_prefix.as_str(), controller.version.as_str(), controller.capacity), (prefix, "4.6.2", 220));
         assert_eq!(controller.flavour, if gateway { Flavour::Aap } else { Flavour::Awx });
+        assert_eq!(controller.flavour.to_string(), if gateway { "AAP" } else { "AWX" });
         assert!(wire.requests().iter().all(|r| r.header("authorization").is_none()));
         let asked = wire.requests().len();
         aap.discover().await.unwrap();
@@ -457,9 +473,12 @@ async fn the_api_is_found_behind_a_gateway_and_without_one() {
 
 #[tokio::test]
 async fn something_else_at_the_address_is_told_from_a_controller_in_trouble() {
-    let wire = Wire::start(|_| answer(200, "text/html", "<h1>Welcome</h1>")).await;
-    let error = Aap::new(Settings { api_prefix: None, ..settings(&wire.url()) }).unwrap().discover().await.expect_err("no controller");
-    assert!(error.is_not_found() && error.to_string().contains("apiPrefix"), "{error}");
+    for other in [answer(200, "text/html", "<h1>Welcome</h1>"), json_answer(200, &json!({"available_versions": {"v1": "/api/v1/"}}))] {
+        let wire = Wire::start(move |_| other.clone()).await;
+        let error = Aap::new(Settings { api_prefix: None, ..settings(&wire.url()) }).unwrap().discover().await.expect_err("no controller");
+        assert!(error.is_not_found() && error.to_string().contains("apiPrefix"), "{error}");
+        assert!(error.to_string().starts_with("looking for the API of the controller: "), "{error}");
+    }
 
     let wire = Wire::start(|_| json_answer(401, &json!({"detail": "Who?"}))).await;
     let error = Aap::new(Settings { api_prefix: None, ..settings(&wire.url()) }).unwrap().discover().await.expect_err("401");
@@ -493,6 +512,8 @@ async fn a_name_in_two_organizations_is_an_error_that_names_them() {
     let error = aap(&wire.url()).template(&NameOrId::Name("apply".into())).await.expect_err("two");
     assert!(matches!(error.kind, ErrorKind::NotUnique { .. }), "{error:?}");
     let text = error.to_string();
+    assert!(text.starts_with("looking for job template \"apply\": "), "{text}");
+    assert_eq!(error.date, Some("2026-11-21T08:00:00Z".parse().unwrap()));
     assert!(text.contains("9 in organization \"Ops\"") && text.contains("12 in organization \"Dev\"") && text.contains("number"), "{text}");
 }
 
@@ -548,6 +569,27 @@ async fn cancelling_asks_for_the_right_kind_of_job() {
         .await;
         let outcome = aap(&wire.url()).cancel(7).await.map(|a| a.value).map_err(|e| e.class());
         assert_eq!((outcome, wire.requests().len()), (expected, asked), "{job}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_looked_for_among_workflows_only_when_there_is_none() {
+    for (job, asked) in [(404, 2), (403, 1), (500, 1)] {
+        let wire = Wire::start(move |request| {
+            let status = if request.target.contains("workflow") { 200 } else { job };
+            json_answer(status, &json!({"id": 7, "type": "workflow_job", "status": "running"}))
+        })
+        .await;
+        let read = aap(&wire.url()).job(7).await;
+        assert_eq!((read.is_ok(), wire.requests().len()), (job == 404, asked), "{job}");
+    }
+}
+
+#[tokio::test]
+async fn a_schedule_that_is_gone_counts_as_deleted_and_one_that_stays_does_not() {
+    for (status, deleted) in [(404, true), (403, false), (500, false)] {
+        let wire = Wire::start(move |_| json_answer(status, &json!({"detail": "No."}))).await;
+        assert_eq!(aap(&wire.url()).delete_schedule(4).await.is_ok(), deleted, "{status}");
     }
 }
 
@@ -631,6 +673,29 @@ async fn a_list_is_not_read_beyond_its_limit() {
     let error = aap(&wire.url()).host_summaries(7).await.expect_err("too large");
     assert!(matches!(&error.kind, ErrorKind::Ambiguous(doubt) if doubt.cause == DoubtCause::TooLarge), "{error:?}");
     assert_eq!(wire.requests().len(), 3, "of 7 MiB each, and 16 MiB are enough");
+    assert!(error.to_string().starts_with("reading the hosts of job 7: "), "{error}");
+    assert_eq!(error.date, Some("2026-11-21T08:00:00Z".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_page_of_jobs_may_be_as_large_as_what_their_playbooks_reported() {
+    let padding = "x".repeat(17 << 20);
+    let wire = Wire::start(move |_| {
+        json_answer(200, &json!({"results": [{"id": 1, "type": "job", "status": "running", "artifacts": {"padding": padding}}]}))
+    })
+    .await;
+    assert_eq!(aap(&wire.url()).jobs(&[1]).await.unwrap().value.len(), 1);
+}
+
+#[test]
+fn a_job_has_a_page_for_people_behind_a_gateway_and_without_one() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    for (prefix, page) in [("/api/v2", "#"), ("/api/controller/v2", "execution")] {
+        let aap = Aap::new(Settings { api_prefix: Some(prefix.into()), ..settings("http://aap.example.com/base/") }).unwrap();
+        for (kind, word) in [(JobKind::Job, "playbook"), (JobKind::WorkflowJob, "workflow")] {
+            assert_eq!(aap.job_page(&kind, 7), format!("http://aap.example.com/base/{page}/jobs/{word}/7/output"));
+        }
+    }
 }
 
 #[tokio::test]
@@ -672,6 +737,7 @@ async fn output_is_streamed_and_cut_at_the_cap() {
             all.extend_from_slice(&chunk.unwrap());
         }
         assert_eq!((all.len(), stdout.is_truncated()), (size, truncated), "{cap}");
+        assert_eq!(stdout.truncation().load(Ordering::Acquire), truncated, "{cap}");
         assert_eq!(all, text.as_bytes()[..size]);
     }
     let wire = Wire::start(|_| Do::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf".to_vec())).await;
@@ -690,7 +756,10 @@ async fn every_request_is_observed_by_route_not_by_number() {
     let aap = Aap::new(Settings { observer: Some(observer), ..settings(&wire.url()) }).unwrap();
     let _: Result<_, Error> = aap.launch(9, &request()).await;
     let _ = aap.disable_schedule(4711).await;
-    assert_eq!(*seen.lock().unwrap(), [("POST", "job_templates/{id}/launch/", "5xx"), ("PATCH", "schedules/{id}/", "no_answer")]);
+    let _ = aap.job(4711).await;
+    let expected =
+        [("POST", "job_templates/{id}/launch/", "5xx"), ("PATCH", "schedules/{id}/", "no_answer"), ("GET", "jobs/{id}/", "no_answer")];
+    assert_eq!(*seen.lock().unwrap(), expected);
 }
 
 #[tokio::test]
