@@ -588,3 +588,29 @@ fn what_can_never_be_looked_at_again_ends_with_its_namespace() {
     assert_eq!(told(&run), ("ConnectionNotFound", "it is gone"));
     assert_eq!(ended(&look(&mut run, &Observed { namespace_going: true, ..away }, 2)).0, "Detached");
 }
+
+#[test]
+fn a_launch_that_was_announced_is_not_sent_before_its_hosts_are_entered() {
+    let locks = |locks| Observed { locks, ..seen_aap(aap()) };
+    let free = locks(LockFact::Seen { ours: 0, free: 1, busy: None });
+    let run = announced(Phase::Apply, &seen_aap(aap()));
+    assert_eq!(look(&mut run.clone(), &free, 1), Step::Lock);
+    assert_eq!(look(&mut run.clone(), &locks(LockFact::NotLooked), 1), Step::Nothing);
+    let mut cancelled = run;
+    cancelled.spec.cancel = Some(true);
+    for seen in [free, locks(LockFact::NotLooked)] {
+        assert!(matches!(look(&mut cancelled.clone(), &seen, 1), Step::CreateSchedule { enabled: false, .. }), "it needs no hosts");
+    }
+}
+
+#[test]
+fn that_the_record_cannot_be_written_is_told_at_once() {
+    let mut run = announced(Phase::Apply, &seen_aap(aap()));
+    look(&mut run, &seen_job(job(Some(5))), 10);
+    let over = archived(seen_job(job_over(good(), None)));
+    let away = Observed { record: RecordFact::Unavailable("no bucket".into()), ..over.clone() };
+    assert_eq!(look(&mut run, &away, 101), Step::Nothing);
+    assert_eq!((told(&run).0, launch(&run).unwrap().archiving_since), ("Archiving", Some(at(101))));
+    assert_eq!(ended(&look(&mut run, &over, 102)).0, "Succeeded");
+    assert_eq!(told(&run), ("Archiving", "the record is being written"));
+}
