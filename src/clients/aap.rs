@@ -610,7 +610,7 @@ impl Aap {
         let mut date = None;
         let mut read = 0;
         for _ in 0..pages {
-            let again = Call { id: call.id, limit: call.limit, deadline: call.deadline, ..Call::get(call.route, call.action.clone()) };
+            let again = Call { limit: call.limit, deadline: call.deadline, ..Call::get(call.route, call.action.clone()) };
             let reply = self.call_url(url.clone(), again).await?;
             let meta = reply.meta.clone();
             read += reply.body.len();
