@@ -273,3 +273,20 @@ async fn a_change_that_runs_has_its_log_when_it_is_over() {
     let said = both.cluster.fettle("logs idle").await.expect(1);
     assert!(said.err.contains("has no log yet") && said.err.contains("HostsBusy"), "{}", said.err);
 }
+
+#[tokio::test]
+async fn a_log_whose_retention_is_over_is_said_to_be_gone() {
+    let both = Both::new().await;
+    let log = both.put(PRECHECK, Phase::Precheck, "x", vec![]).await;
+    both.cluster.put_run("web", spec(), ok());
+    both.point(0, &LogRef { id: "v1-zzzzzzzzzzzzzzzzzzzz-precheck".into(), ..log });
+    let said = both.cluster.fettle("logs web").await.expect(1);
+    assert!(
+        said.err.contains("cannot read log v1-zzzzzzzzzzzzzzzzzzzz-precheck"),
+        "who may not see all may not know that it is gone: {}",
+        said.err
+    );
+    both.cluster.kubeconfig(&format!("http://{}", both.cluster.address), json!({"token": "admin-token"}));
+    let said = both.cluster.fettle("logs web").await.expect(0);
+    assert!(said.err.contains("is not in the archive any more"), "{}", said.err);
+}

@@ -229,3 +229,64 @@ async fn completion_knows_commands_phases_and_runs() {
         assert!(script.contains("kubectl-fettle") && script.contains("describe"), "{shell}");
     }
 }
+
+/// Runs the program on a terminal of its own.
+async fn on_terminal(bed: &Bed, line: &str) -> crate::bed::Said {
+    let program = bed.command(line);
+    let program = program.as_std();
+    let words: Vec<&str> = std::iter::once(program.get_program()).chain(program.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let mut script = tokio::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]).env("TERM", "xterm").env_remove("NO_COLOR");
+    script.env("KUBECONFIG", bed.file("config")).stdin(std::process::Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(std::time::Duration::from_mins(1), script.output()).await.expect("it ends").unwrap();
+    crate::bed::Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::new(),
+    }
+}
+
+const HIDE: &str = "\u{1b}[?25l";
+const SHOW: &str = "\u{1b}[?25h";
+
+#[tokio::test]
+async fn a_terminal_has_a_view_and_gets_its_cursor_back() {
+    let bed = Bed::new().await;
+    let mut status = running();
+    status["conditions"] = succeeded("Unknown", "Running", "\u{1b}]0;owned\u{7}");
+    bed.put_run("web", spec(), status);
+    bed.put_run("bad", spec(), failed());
+    for (line, code) in [("watch web --timeout 2s", 4), ("watch bad", 1)] {
+        let said = on_terminal(&bed, line).await.expect(code);
+        let (hidden, shown) = (said.out.find(HIDE), said.out.rfind(SHOW));
+        assert!(hidden.is_some() && hidden < shown && said.out.rfind(HIDE) < shown, "{:?}", said.out);
+        assert!(said.out.contains("PHASE") && !said.out.contains("\u{1b}]0;owned"), "{:?}", said.out);
+    }
+    let bad = on_terminal(&bed, "watch bad").await.out;
+    assert!(bad.contains("web-2") && bad.contains("E-DISK-BOOT"), "{bad:?}");
+}
+
+#[tokio::test]
+async fn colours_are_for_terminals_that_want_them() {
+    let bed = Bed::new().await;
+    bed.put_run("web", spec(), ok());
+    assert!(on_terminal(&bed, "get").await.expect(0).out.contains("\u{1b}["));
+    let mut plain = bed.command("get");
+    let plain = plain.env("NO_COLOR", "1").output().await.unwrap();
+    assert!(!plain.stdout.contains(&0x1b));
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_following_and_a_closed_pipe_is_no_error() {
+    let bed = Bed::new().await;
+    bed.put_run("web", spec(), running());
+    let command = bed.command("watch web").spawn().unwrap();
+    crate::server::until(async || bed.seen().iter().any(|seen| seen.path.contains("watch=true"))).await;
+    let id = command.id().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let output = command.wait_with_output().await.unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(130), &b""[..]));
+    let mut command = bed.command("get web -o yaml").spawn().unwrap();
+    drop(command.stdout.take());
+    assert_eq!(command.wait().await.unwrap().code(), Some(0));
+}
