@@ -84,20 +84,22 @@ async fn follow(args: &LogsArgs, mut run: PatchRun, cluster: &Cluster, screen: &
     let mut printer = Printer::new(args, wanted.len() > 1);
     let mut told = String::new();
     for phase in wanted {
-        let mut live = false;
+        // the PipelineRun whose log was printed while it ran: one that is lost gets a successor
+        let mut live = None;
         loop {
             let known = run.status.as_ref().and_then(|status| status.of(phase)).cloned();
-            match known {
-                Some(known) if known.result.is_some() => {
-                    if !live {
+            if let Some(known) = known {
+                let executor = known.executor.as_ref().map(|executor| executor.id.clone());
+                let printed = live.is_some() && live == executor;
+                if known.result.is_some() {
+                    if !printed {
                         printer.phase(&known, &run, true, cluster, screen).await?;
                     }
                     break;
                 }
-                Some(known) if !live && is_check_under_way(&known) => {
-                    live = printer.phase(&known, &run, true, cluster, screen).await?;
+                if !printed && is_check_under_way(&known) && printer.phase(&known, &run, true, cluster, screen).await? {
+                    live = executor;
                 }
-                Some(_) | None => {}
             }
             if is_over(&run) {
                 break;
@@ -253,9 +255,18 @@ impl<'a> Printer<'a> {
         let mut lines = Lines::new(self.args.host.as_deref(), screen);
         let mut buffer = vec![0; 64 << 10];
         loop {
-            match stream.read(&mut buffer).await? {
-                0 => break,
-                size => lines.push(&buffer[..size])?,
+            match stream.read(&mut buffer).await {
+                Ok(0) => break,
+                Ok(size) => lines.push(&buffer[..size])?,
+                Err(error) => {
+                    lines.end()?;
+                    let why = format!("the log of pod {pod} broke off: {}", chain(&error));
+                    if !follow {
+                        return Err(Failure::Unreachable(format!("{why}: try again")));
+                    }
+                    screen.note(&format!("{why}; the whole log comes when {phase} is over."));
+                    return Ok(false);
+                }
             }
         }
         lines.end()?;

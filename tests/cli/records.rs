@@ -290,3 +290,29 @@ async fn a_log_whose_retention_is_over_is_said_to_be_gone() {
     let said = both.cluster.fettle("logs web").await.expect(0);
     assert!(said.err.contains("is not in the archive any more"), "{}", said.err);
 }
+
+#[tokio::test]
+async fn following_reads_a_check_from_its_pod_and_not_once_more_from_the_archive() {
+    let found = Found { held: true, ..Found::default() };
+    let bed = Bed::with(Tekton::default().with("precheck", found)).await;
+    let mut only = spec();
+    only["phases"] = json!(["precheck"]);
+    bed.put_run("web", only, running());
+    let base = "apis/tekton.dev/v1/namespaces/patching";
+    bed.api.put(
+        &format!("{base}/pipelineruns/fettle-{PRECHECK}"),
+        json!({"metadata": {"labels": {"fettle.dev/phase": "precheck"}}, "spec": {}}),
+    );
+    // Tekton takes it up with the first call
+    bed.fettle("get").await.expect(0);
+    let command = bed.command("logs web -f").spawn().unwrap();
+    server::until(async || bed.seen().iter().any(|seen| seen.path.contains("watch=true") && seen.path.contains("patchruns"))).await;
+    bed.api.edit(&run_path("web"), |run| {
+        run["status"] = ok();
+        run["status"]["phases"][0]["executor"] = json!({"kind": "PipelineRun", "id": format!("fettle-{PRECHECK}")});
+        run["status"]["phases"][0]["log"] = json!({"id": PRECHECK, "size": 13, "sha256": "00"});
+    });
+    let output = command.wait_with_output().await.unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "PLAY [check]\n");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
