@@ -169,33 +169,24 @@ async fn within_limits(cli: Cli, screen: &mut Screen) -> Result<(), Failure> {
 
 async fn execute(cli: Cli, screen: &mut Screen) -> Result<(), Failure> {
     let Cli { options, command } = cli;
-    let command = match command {
-        Command::Completion(args) => return complete::script(&args),
-        Command::Version => return screen.print(&format!("kubectl-fettle {}\n", env!("CARGO_PKG_VERSION"))),
-        Command::Complete(args) => return complete::candidates(&args, screen).await,
-        Command::Doctor(args) => return doctor::doctor(&args, &options, screen).await,
-        Command::Explain(args) => return explain::explain(&args, &options, screen).await,
-        Command::Classify(args) => return explain::classify(&args, screen).await,
-        other => other,
-    };
-    let cluster = Cluster::connect(&options).await?;
+    let cluster = || Cluster::connect(&options);
     match command {
-        Command::Run(args) => run::run(args, &cluster, screen).await,
-        Command::Get(args) => show::get(args, &cluster, screen).await,
-        Command::Describe(args) => describe::describe(&args, &cluster, screen).await,
-        Command::Logs(args) => logs::logs(&args, &cluster, screen).await,
-        Command::Watch(args) => watch::watch(&args, &cluster, screen).await,
-        Command::Cancel(args) => change::cancel(&args, &cluster, screen).await,
-        Command::Retry(args) => change::retry(&args, &cluster, screen).await,
-        Command::Suspend(args) => change::suspend(&args.name, true, &cluster, screen).await,
-        Command::Resume(args) => change::suspend(&args.name, false, &cluster, screen).await,
-        Command::History(args) => history::history(&args, &cluster, screen).await,
-        Command::Host(args) => history::host(&args, &cluster, screen).await,
-        Command::Completion(_)
-        | Command::Version
-        | Command::Complete(_)
-        | Command::Doctor(_)
-        | Command::Explain(_)
-        | Command::Classify(_) => Ok(()),
+        Command::Run(args) => run::run(args, &cluster().await?, screen).await,
+        Command::Get(args) => show::get(args, &cluster().await?, screen).await,
+        Command::Describe(args) => describe::describe(&args, &cluster().await?, screen).await,
+        Command::Logs(args) => logs::logs(&args, &cluster().await?, screen).await,
+        Command::Watch(args) => watch::watch(&args, &cluster().await?, screen).await,
+        Command::Cancel(args) => change::cancel(&args, &cluster().await?, screen).await,
+        Command::Retry(args) => change::retry(&args, &cluster().await?, screen).await,
+        Command::Suspend(args) => change::suspend(&args.name, true, &cluster().await?, screen).await,
+        Command::Resume(args) => change::suspend(&args.name, false, &cluster().await?, screen).await,
+        Command::History(args) => history::history(&args, &cluster().await?, screen).await,
+        Command::Host(args) => history::host(&args, &cluster().await?, screen).await,
+        Command::Explain(args) => explain::explain(&args, &options, screen).await,
+        Command::Classify(args) => explain::classify(&args, screen).await,
+        Command::Doctor(args) => doctor::doctor(&args, &cluster().await?, screen).await,
+        Command::Completion(args) => complete::script(&args),
+        Command::Complete(args) => complete::candidates(&args, screen).await,
+        Command::Version => screen.print(&format!("kubectl-fettle {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -6,7 +6,12 @@ use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 use kube::{ResourceExt, api::ListParams};
 
-use super::{Cli, cluster::Cluster, failure::Failure, output::Screen};
+use super::{
+    Cli,
+    cluster::Cluster,
+    failure::Failure,
+    output::{Screen, on_lines},
+};
 
 /// How completion is set up.
 pub const HELP: &str = "\
@@ -63,7 +68,8 @@ pub async fn candidates(args: &CompleteArgs, screen: &mut Screen) -> Result<(), 
     };
     found.retain(|candidate| candidate.starts_with(last));
     found.sort();
-    screen.print(&format!("{}:4\n", found.iter().map(|c| format!("{c}\n")).collect::<String>()))
+    found.push(":4".into());
+    screen.print(&on_lines("", found))
 }
 
 /// The PatchRuns of the namespace that was typed; none when they cannot be had at once.

@@ -9,7 +9,7 @@ use super::{
     answers::RunAnswer,
     cluster::{Cluster, run_name},
     failure::Failure,
-    output::{Screen, Tone, cell, labels, moment, result_word, span},
+    output::{Screen, Tone, cell, labels, moment, on_lines, result_word, span},
     server::Server,
     show::{next_steps, reason, state, target},
     timeline::{self, Usual, good},
@@ -91,10 +91,9 @@ pub async fn describe(args: &DescribeArgs, cluster: &Cluster, screen: &mut Scree
 }
 
 fn section(text: &mut String, title: &str, body: &str) {
-    text.push_str(&format!("\n{title}:\n"));
-    for line in body.lines() {
-        text.push_str(&format!("  {line}\n"));
-    }
+    text.push('\n');
+    text.push_str(&on_lines("", [format!("{title}:")]));
+    text.push_str(&on_lines("  ", body.lines()));
 }
 
 fn head(run: &PatchRun, text: &mut String, screen: &Screen) {

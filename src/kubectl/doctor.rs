@@ -6,6 +6,7 @@ use clap::Args;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
+        authentication::v1::SelfSubjectReview,
         authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec},
         core::v1::{ConfigMap, ServiceAccount},
         rbac::v1::RoleBinding,
@@ -20,10 +21,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Options,
     cluster::Cluster,
     failure::Failure,
-    output::{Format, Screen, Tone, plain},
+    output::{Format, Screen, Tone, on_lines, plain},
     server::{Place, Server},
 };
 use crate::{
@@ -86,19 +86,18 @@ impl Findings {
 }
 
 /// Looks at everything; `Err(EndedWithError)` when something fails.
-pub async fn doctor(args: &DoctorArgs, options: &Options, screen: &mut Screen) -> Result<(), Failure> {
-    let cluster = Cluster::connect(options).await?;
+pub async fn doctor(args: &DoctorArgs, cluster: &Cluster, screen: &mut Screen) -> Result<(), Failure> {
     let version = cluster.ask("ask the API server for its version", cluster.client.apiserver_version()).await?;
     let mut found = Findings::default();
     found.ok("cluster", format!("the API server {} answers ({})", cluster.url, version.git_version));
-    if kinds(&cluster, &mut found).await? {
-        rights(&cluster, &mut found).await?;
-        connections(&cluster, &mut found).await?;
+    if kinds(cluster, &mut found).await? {
+        rights(cluster, &mut found).await?;
+        connections(cluster, &mut found).await?;
     }
-    tekton(&cluster, &mut found).await?;
-    operator(&cluster, &mut found).await?;
-    tenant(&cluster, &mut found).await?;
-    server(&cluster, &mut found).await?;
+    tekton(cluster, &mut found).await?;
+    operator(cluster, &mut found).await?;
+    tenant(cluster, &mut found).await?;
+    server(cluster, &mut found).await?;
     match args.output.unwrap_or_default() {
         format @ (Format::Json | Format::Yaml) => screen.object(format, &found.0)?,
         Format::Table | Format::Wide | Format::Name => {
@@ -115,8 +114,7 @@ fn line(finding: &Finding, screen: &Screen) -> String {
         Level::Warn => (Tone::Busy, "warn"),
         Level::Fail => (Tone::Bad, "FAIL"),
     };
-    let mend =
-        finding.mend.as_deref().map(|mend| mend.lines().map(|line| format!("                   {}\n", plain(line))).collect::<String>());
+    let mend = finding.mend.as_deref().map(|mend| on_lines("                   ", mend.lines().map(plain)));
     format!("{}  {:<11}  {}\n{}", screen.tint(tone, word), finding.about, plain(&finding.message), mend.unwrap_or_default())
 }
 
@@ -191,6 +189,16 @@ fn missing_fields(wanted: &CustomResourceDefinition, there: &CustomResourceDefin
     fields(wanted).difference(&fields(there)).cloned().collect()
 }
 
+/// The user's name, as the API server knows it.
+async fn who(cluster: &Cluster) -> Result<String, Failure> {
+    let reviews = Api::<SelfSubjectReview>::all(cluster.client.clone());
+    match cluster.ask("ask who you are", reviews.create(&PostParams::default(), &SelfSubjectReview::default())).await {
+        Ok(review) => Ok(review.status.and_then(|status| status.user_info).and_then(|user| user.username).unwrap_or_default()),
+        Err(Failure::Error(_)) => Ok("YOUR-NAME".into()),
+        Err(other) => Err(other),
+    }
+}
+
 /// What the user may do here.
 async fn rights(cluster: &Cluster, found: &mut Findings) -> Result<(), Failure> {
     let namespace = &cluster.namespace;
@@ -211,20 +219,24 @@ async fn rights(cluster: &Cluster, found: &mut Findings) -> Result<(), Failure> 
         let answer = cluster.ask("ask what you may do", reviews.create(&PostParams::default(), &review)).await?;
         Ok::<_, Failure>(answer.status.is_some_and(|status| status.allowed))
     };
+    let who = who(cluster).await?;
     let bind = |role: &str| {
-        format!(
-            "kubectl -n {namespace} create rolebinding {role}-$USER --clusterrole={role} --user=\"$(kubectl auth whoami -o jsonpath='{{.status.userInfo.username}}')\"    (by an administrator)"
-        )
+        let name = names::label_value(&who).to_lowercase();
+        let user = who.replace('\'', r"'\''");
+        format!("kubectl -n {namespace} create rolebinding {role}-{name} --clusterrole={role} --user='{user}'    (by an administrator)")
     };
-    for (title, verbs, resource, role) in [
-        ("look at runs", &["get", "list", "watch"][..], "patchruns", "fettle-viewer"),
-        ("look at connections", &["get", "list"], "automationconnections", "fettle-viewer"),
-        ("create and change runs", &["create", "patch"], "patchruns", "fettle-editor"),
+    for (title, wanted, role) in [
+        (
+            "look at runs and connections",
+            &[("get", "patchruns"), ("list", "patchruns"), ("watch", "patchruns"), ("list", "automationconnections")][..],
+            "fettle-viewer",
+        ),
+        ("create and change runs", &[("create", "patchruns"), ("patch", "patchruns")], "fettle-editor"),
     ] {
         let mut refused = vec![];
-        for verb in verbs {
+        for (verb, resource) in wanted {
             if !may(verb, GROUP, resource, None).await? {
-                refused.push(*verb);
+                refused.push(format!("{verb} {resource}"));
             }
         }
         if refused.is_empty() {

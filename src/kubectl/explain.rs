@@ -9,7 +9,7 @@ use super::{
     Options,
     cluster::Cluster,
     failure::Failure,
-    output::{Format, Screen, Tone, cell, labels, plain, plain_lines},
+    output::{Format, Screen, Tone, cell, labels, on_lines, plain, plain_lines},
     run::one_phase,
 };
 use crate::{
@@ -122,7 +122,7 @@ fn list(mut known: Vec<Runbook>, format: Format, screen: &mut Screen) -> Result<
     known.dedup_by(|b, a| a.spec.error_code == b.spec.error_code);
     match format {
         Format::Json | Format::Yaml => screen.object(format, &known),
-        Format::Name => screen.print(&known.iter().map(|runbook| format!("{}\n", plain(&runbook.spec.error_code))).collect::<String>()),
+        Format::Name => screen.print(&on_lines("", known.iter().map(|runbook| plain(&runbook.spec.error_code)))),
         Format::Table | Format::Wide => {
             let rows = known.iter().map(|runbook| {
                 vec![
@@ -156,9 +156,7 @@ fn page(spec: &RunbookSpec, namespace: Option<&str>, screen: &Screen) -> String 
         ],
         screen,
     );
-    let block = |title: &str, text: &str| {
-        format!("\n{title}:\n{}", text.lines().map(|line| format!("  {}\n", plain_lines(line))).collect::<String>())
-    };
+    let block = |title: &str, text: &str| format!("\n{title}:\n{}", on_lines("  ", text.lines().map(plain_lines)));
     let offered = spec.remediation.as_ref().map(|_| "\nIt has a remediation, for the failed hosts, to be approved.\n").unwrap_or_default();
     format!("{head}{}{}{offered}", block("What it means", &spec.explanation), block("What to do", &spec.procedure))
 }

@@ -47,26 +47,25 @@ impl Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::Closed,
-            _ => Self::Error(error.to_string()),
-        }
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::Closed } else { Self::Error(error.to_string()) }
     }
 }
 
 /// What the API server, or the way to it, says about `what` ("read PatchRun web in namespace patching"). `url` is the API server's.
 pub fn of_cluster(what: &str, url: &str, error: &kube::Error) -> Failure {
-    match error {
-        kube::Error::Api(status) => of_status(what, status),
-        kube::Error::Auth(_) => {
-            Failure::Error(format!("cannot log in to {url}: {}: log in again, as `kubectl get pods` needs it too", chain(error)))
-        }
-        kube::Error::SerdeError(_) => Failure::Error(format!("cannot {what}: the API server's answer is not understood: {}", chain(error))),
-        other => Failure::Unreachable(format!(
-            "cannot reach the API server {url}: {}\nIs it the right context (kubectl config get-contexts), and does `kubectl version` work?",
-            chain(other)
-        )),
+    if let kube::Error::Api(status) = error {
+        return of_status(what, status);
     }
+    let why = chain(error);
+    if matches!(error, kube::Error::Auth(_)) {
+        return Failure::Error(format!("cannot log in to {url}: {why}: log in again; `kubectl get pods` needs it too"));
+    }
+    if matches!(error, kube::Error::SerdeError(_)) {
+        return Failure::Error(format!("cannot {what}: the API server's answer is not understood: {why}"));
+    }
+    Failure::Unreachable(format!(
+        "cannot reach the API server {url}: {why}\nIs it the right context (kubectl config get-contexts), and does `kubectl version` work?"
+    ))
 }
 
 fn of_status(what: &str, status: &Status) -> Failure {

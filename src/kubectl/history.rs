@@ -9,7 +9,7 @@ use super::{
     answers::{HistoryAnswer, HistoryItem, HostAnswer, KnownHost},
     cluster::Cluster,
     failure::Failure,
-    output::{Format, Screen, Tone, cell, labels, moment, plain, span},
+    output::{Format, Screen, Tone, cell, labels, moment, on_lines, plain, span},
     run::one_phase,
     server::Server,
     timeline::{Usual, good},
@@ -101,7 +101,7 @@ pub async fn history(args: &HistoryArgs, cluster: &Cluster, screen: &mut Screen)
         return Ok(());
     }
     let text = match args.output.unwrap_or_default() {
-        Format::Name => page.items.iter().map(|item| format!("patchrun.fettle.dev/{}\n", plain(&item.name))).collect(),
+        Format::Name => on_lines("", page.items.iter().map(|item| format!("patchrun.fettle.dev/{}", plain(&item.name)))),
         format => rows(&page.items, format == Format::Wide, screen),
     };
     screen.print(&text)?;

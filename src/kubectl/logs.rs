@@ -90,14 +90,14 @@ async fn follow(args: &LogsArgs, mut run: PatchRun, cluster: &Cluster, screen: &
             let known = run.status.as_ref().and_then(|status| status.of(phase)).cloned();
             if let Some(known) = known {
                 let executor = known.executor.as_ref().map(|executor| executor.id.clone());
-                let printed = live.is_some() && live == executor;
+                let shown = live.is_some() && live == executor;
                 if known.result.is_some() {
-                    if !printed {
+                    if !shown {
                         printer.phase(&known, &run, true, cluster, screen).await?;
                     }
                     break;
                 }
-                if !printed && is_check_under_way(&known) && printer.phase(&known, &run, true, cluster, screen).await? {
+                if !shown && is_check_under_way(&known) && printer.phase(&known, &run, true, cluster, screen).await? {
                     live = executor;
                 }
             }
@@ -120,11 +120,9 @@ async fn follow(args: &LogsArgs, mut run: PatchRun, cluster: &Cluster, screen: &
 
 /// The object is gone; the records are there.
 async fn on_record(args: &LogsArgs, cluster: &Cluster, screen: &mut Screen) -> Result<(), Failure> {
-    let server = Server::find(cluster, None).await.map_err(|failure| match failure {
-        Failure::Error(why) => {
-            Failure::Error(format!("{}\nNor can its records be looked up: {why}", cluster.no_run(&args.name).text().unwrap_or_default()))
-        }
-        other => other,
+    let server = Server::find(cluster, None).await.map_err(|failure| {
+        let Failure::Error(why) = failure else { return failure };
+        Failure::Error(format!("{}\nNor can its records be looked up: {why}", cluster.no_run(&args.name).text().unwrap_or_default()))
     })?;
     let answer: Option<RunAnswer> =
         server.json("read the records of the run", &["api", "runs", &cluster.namespace, &args.name], &[]).await?;

@@ -161,7 +161,18 @@ pub fn labels(rows: Vec<(&str, String)>, screen: &Screen) -> String {
         ("Result" | "Error code", _) => screen.tint(Tone::Bad, value),
         _ => value.to_owned(),
     };
-    rows.into_iter().map(|(label, value)| format!("{:<width$}{}\n", format!("{label}:"), tint(label, &plain(&value)))).collect()
+    on_lines("", rows.into_iter().map(|(label, value)| format!("{:<width$}{}", format!("{label}:"), tint(label, &plain(&value)))))
+}
+
+/// Texts, each on a line of its own after `indent`.
+pub fn on_lines(indent: &str, texts: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let mut out = String::new();
+    for text in texts {
+        out.push_str(indent);
+        out.push_str(text.as_ref());
+        out.push('\n');
+    }
+    out
 }
 
 /// A cell without a tone.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{
     cluster::{Cluster, run_name},
     failure::Failure,
-    output::{Format, Screen, Tone, cell, plain, result_word, span},
+    output::{Format, Screen, Tone, cell, on_lines, plain, result_word, span},
 };
 use crate::{
     api::{
@@ -54,7 +54,7 @@ pub async fn get(args: GetArgs, cluster: &Cluster, screen: &mut Screen) -> Resul
             ([run], true) => screen.object(format, run),
             _ => screen.object(format, &json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": runs})),
         },
-        Format::Name => screen.print(&runs.iter().map(|run| format!("{}\n", full_name(run))).collect::<String>()),
+        Format::Name => screen.print(&on_lines("", runs.iter().map(full_name))),
         Format::Table | Format::Wide if runs.is_empty() => {
             let place = if args.all_namespaces { "any namespace".into() } else { format!("namespace {}", cluster.namespace) };
             screen.note(&format!("There is no PatchRun in {place}. `kubectl fettle run --help` tells how to make one."));

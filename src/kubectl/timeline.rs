@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     answers::RunAnswer,
-    output::{Screen, Tone, cell, moment, outcome_word, result_word, span},
+    output::{Screen, Tone, cell, moment, on_lines, outcome_word, result_word, span},
     show::{is_over, reason},
 };
 use crate::api::patch_run::{ExecutorKind, HostCounts, Outcome, PatchRun, Phase, PhaseStatus, RunResult, State};
@@ -152,7 +152,7 @@ pub fn hosts(run: Option<&PatchRun>, answer: Option<&RunAnswer>, most: usize, sc
     });
     let mut text = screen.table(&head.iter().map(String::as_str).collect::<Vec<_>>(), lines.collect());
     if more > 0 {
-        text.push_str(&format!("… and {more} more\n"));
+        text.push_str(&on_lines("", [format!("… and {more} more")]));
     }
     Some(text)
 }

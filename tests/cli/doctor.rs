@@ -23,6 +23,8 @@ const BINDINGS: &str = "apis/rbac.authorization.k8s.io/v1/namespaces/patching/ro
 /// A cluster in which a first run would work.
 async fn ready() -> (Bed, server::Bed) {
     let (bed, server) = (Bed::new().await, server::Bed::new().await);
+    let me = json!({"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "status": {"userInfo": {"username": "alice@example.com"}}});
+    bed.instead("POST", "apis/authentication.k8s.io/v1/selfsubjectreviews", 201, me);
     let version = json!({"major": "1", "minor": "34", "gitVersion": "v1.34.1", "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "",
         "compiler": "", "platform": ""});
     bed.instead("GET", "version", 200, version);
@@ -113,13 +115,14 @@ async fn what_is_missing_is_named_with_what_mends_it() {
         ("FAIL", "Deployment fettle-server in namespace fettle-system has no pod that is ready"),
         ("FAIL", "the manager may not work in namespace patching"),
         ("warn", "the ServiceAccount of the checks cannot be looked at"),
-        ("FAIL", "you may not create and change runs in namespace patching"),
+        ("FAIL", "you may not look at runs and connections in namespace patching (get patchruns,"),
+        ("FAIL", "you may not create and change runs in namespace patching (create patchruns, patch patchruns)"),
         ("FAIL", "prod is not ready: Ready: no route to \u{fffd}[2Jhost"),
     ] {
         assert!(line(&said, part).starts_with(level), "{}", said.all());
     }
     line(&said, "kubectl -n patching apply -k config/tenant");
-    line(&said, "--clusterrole=fettle-editor");
+    line(&said, "create rolebinding fettle-editor-alice_example.com --clusterrole=fettle-editor --user='alice@example.com'");
 }
 
 #[tokio::test]
