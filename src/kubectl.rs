@@ -61,7 +61,7 @@ pub struct Options {
     /// The namespace. Default: that of the context.
     #[arg(short, long, global = true)]
     pub namespace: Option<String>,
-    /// Address of fettle-server, such as https://fettle.example.com. Default: found in a run, or in the ConfigMap `fettle-server-ca`.
+    /// Address of fettle-server, such as `https://fettle.example.com`. Default: found in a run, or in the ConfigMap `fettle-server-ca`.
     #[arg(long, global = true, env = "FETTLE_SERVER", value_name = "URL")]
     pub server: Option<String>,
     /// Certificate authorities (PEM) to trust for fettle-server. Default: those in the ConfigMap `fettle-server-ca`, and the system's.

@@ -99,7 +99,7 @@ fn section(text: &mut String, title: &str, body: &str) {
 fn head(run: &PatchRun, text: &mut String, screen: &Screen) {
     let status = run.status.clone().unwrap_or_default();
     let (word, message) = reason(&status).unwrap_or_default();
-    let meaning = Reason::parse(word).map(|reason| format!("{word}: {}", reason.meaning())).unwrap_or_else(|| word.to_owned());
+    let meaning = Reason::parse(word).map_or_else(|| word.to_owned(), |reason| format!("{word}: {}", reason.meaning()));
     let scope = status.scope.as_ref().map(|scope| {
         let left_out =
             if scope.excluded.is_empty() { String::new() } else { format!(", left out (disabled): {}", scope.excluded.join(", ")) };

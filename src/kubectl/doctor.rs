@@ -292,7 +292,7 @@ async fn operator(cluster: &Cluster, found: &mut Findings) -> Result<(), Failure
                 "kubectl apply --server-side -k .    (docs/operations.md#install); is it elsewhere? --operator-namespace",
             ),
             Err(why) => {
-                found.warn("operator", format!("Deployment {name} cannot be looked at: {why}"), "ask an administrator to run this command")
+                found.warn("operator", format!("Deployment {name} cannot be looked at: {why}"), "ask an administrator to run this command");
             }
         }
     }

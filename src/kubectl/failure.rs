@@ -75,9 +75,9 @@ fn of_status(what: &str, status: &Status) -> Failure {
         (403, _) => format!(
             "cannot {what}: {message}\nAsk an administrator to bind you the ClusterRole `view` (to look), `edit` (to run) or `fettle-viewer`, `fettle-editor` in that namespace."
         ),
-        (404, "NotFound") => format!("cannot {what}: {message}"),
-        (404, _) => format!("cannot {what}: this cluster does not serve that kind. Is Fettle installed? `kubectl fettle doctor` tells"),
-        (422, _) => format!("cannot {what}: {message}"),
+        (404, reason) if reason != "NotFound" => {
+            format!("cannot {what}: this cluster does not serve that kind. Is Fettle installed? `kubectl fettle doctor` tells")
+        }
         (429, _) => format!("cannot {what}: the API server is busy ({message}): try again in a moment"),
         _ => format!("cannot {what}: {message}"),
     };

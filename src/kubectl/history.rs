@@ -102,7 +102,7 @@ pub async fn history(args: &HistoryArgs, cluster: &Cluster, screen: &mut Screen)
     }
     let text = match args.output.unwrap_or_default() {
         Format::Name => on_lines("", page.items.iter().map(|item| format!("patchrun.fettle.dev/{}", plain(&item.name)))),
-        format => rows(&page.items, format == Format::Wide, screen),
+        format @ (Format::Table | Format::Wide | Format::Json | Format::Yaml) => rows(&page.items, format == Format::Wide, screen),
     };
     screen.print(&text)?;
     if let Some(next) = page.next.filter(|next| !next.is_empty()) {

@@ -202,12 +202,11 @@ pub fn log_line(line: &str) -> String {
         out.push_str(&plain_lines(&rest[..at]));
         rest = &rest[at..];
         let after = rest.strip_prefix("\u{1b}[").map(|text| text.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';'));
-        rest = match after.and_then(|text| text.strip_prefix('m')) {
-            Some(after) => after,
-            None => {
-                out.push('\u{fffd}');
-                &rest[1..]
-            }
+        rest = if let Some(after) = after.and_then(|text| text.strip_prefix('m')) {
+            after
+        } else {
+            out.push('\u{fffd}');
+            &rest[1..]
         };
     }
     out.push_str(&plain_lines(rest));

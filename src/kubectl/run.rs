@@ -58,7 +58,7 @@ pub struct RunArgs {
     /// The kernel every host shall run, exactly what `uname -r` will say. Needed unless precheck is the only phase.
     #[arg(short, long)]
     kernel: Option<String>,
-    /// The AutomationConnection. Default: the only one in the namespace.
+    /// The `AutomationConnection`. Default: the only one in the namespace.
     #[arg(short, long)]
     connection: Option<String>,
     /// No change phase starts later: a length of time from now (4h) or a moment (RFC 3339). Needed with stage, apply and reboot.

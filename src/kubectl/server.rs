@@ -107,7 +107,7 @@ impl Place {
         let why = chain(error);
         let hint = if why.contains("certificate") || why.contains("UnknownIssuer") {
             "Its certificate is not trusted: give its authority with --server-ca FILE (kubectl -n fettle-system get configmap fettle-server-ca -o jsonpath='{.data.ca\\.crt}')"
-        } else if self.url.host_str().is_some_and(|host| host.ends_with(".svc") || host.ends_with(".cluster.local")) {
+        } else if self.url.host_str().is_some_and(|host| host.split('.').any(|label| label == "svc")) {
             "That address holds inside the cluster only. From here: kubectl -n fettle-system port-forward service/fettle-server 8443 & and --server https://localhost:8443"
         } else {
             "Is it up (kubectl -n fettle-system get pods), and is the address right (--server)?"

@@ -111,12 +111,12 @@ impl<'c> Follower<'c> {
         let what = format!("watch PatchRun {} in namespace {}", self.name, self.cluster.namespace);
         match error {
             watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
-                match of_cluster(&what, &self.cluster.url, error) {
-                    // only who may not is refused for good
-                    Failure::Error(text) if !matches!(error, kube::Error::Api(status) if [401, 403, 404].contains(&status.code)) => {
-                        Failure::Unreachable(text)
-                    }
-                    failure => failure,
+                let refused = matches!(error, kube::Error::Api(status) if [401, 403, 404].contains(&status.code));
+                let failure = of_cluster(&what, &self.cluster.url, error);
+                // only who may not is refused for good
+                match failure.text() {
+                    Some(text) if !refused => Failure::Unreachable(text),
+                    Some(_) | None => failure,
                 }
             }
             watcher::Error::WatchError(status) => Failure::Unreachable(format!("cannot {what}: {}", status.message)),
@@ -130,9 +130,9 @@ pub async fn follow(name: &str, cluster: &Cluster, screen: &mut Screen) -> Resul
     let mut run = cluster.run(name).await?;
     let mut follower = Follower::new(&run, cluster);
     if screen.terminal {
-        live(&mut run, &mut follower, cluster, screen).await?
+        live(&mut run, &mut follower, cluster, screen).await?;
     } else {
-        lines(&mut run, &mut follower, screen).await?
+        lines(&mut run, &mut follower, screen).await?;
     }
     ended(&run, screen)
 }
