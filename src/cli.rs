@@ -1,10 +1,10 @@
-//! The command line: `fettle manager`, `fettle server`, `fettle crds`, `fettle version`.
+//! The command line: `fettle manager`, `fettle server`, `fettle classify`, `fettle crds`, `fettle version`.
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::{http, manager, telemetry::LogFormat};
+use crate::{classify, http, manager, telemetry::LogFormat};
 
 /// Patches, watches and heals fleets from Git.
 #[derive(Parser)]
@@ -28,6 +28,8 @@ pub enum Command {
     Manager(manager::ManagerArgs),
     /// Serve logs and runs, and own the archive.
     Server(http::ServerArgs),
+    /// Say why a patch failed: the cause that its log shows, and what to do about it.
+    Classify(classify::ClassifyArgs),
     /// Print the custom resource definitions, or write them into a directory.
     Crds {
         /// Write one file per kind here instead of printing.

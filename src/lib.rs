@@ -12,6 +12,7 @@
 pub mod api;
 pub mod archive;
 pub mod chat;
+pub mod classify;
 pub mod cli;
 pub mod clients;
 pub mod clock;

@@ -4,7 +4,7 @@ use std::{error::Error, process::ExitCode};
 
 use clap::Parser as _;
 use fettle::{
-    api,
+    api, classify,
     cli::{Cli, Command},
     clients::kubernetes,
     http, manager,
@@ -48,6 +48,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let (client, _) = kubernetes::connect(&Metrics::default()).await?;
             http::serve(args, client, stop_signal()?.cancelled_owned()).await?;
         }
+        Command::Classify(args) => classify::run(&args)?,
         Command::Crds { dir } => crds(dir.as_deref())?,
         Command::Version => print(&format!("fettle {}\n", env!("CARGO_PKG_VERSION")))?,
     }
