@@ -58,6 +58,10 @@ pub(super) const NEEDLES: &[&str] = &[
     "stats: ",
     " failed | ",
     " unreachable | ",
+    // of results and statistics in JSON
+    "\"failed\": true",
+    "\"failures\": ",
+    "\"unreachable\": ",
 ];
 
 /// Reads the mark of a line that has no timestamp in front any more.

@@ -73,6 +73,8 @@ pub(super) struct Reading {
     /// Whether Ansible's marks were seen.
     pub(super) ansible: bool,
     task: u32,
+    /// Its name, as a text that patterns can fit: `task: Reboot the host`.
+    task_name: String,
     handler: bool,
     /// The result whose text comes.
     block: Option<Block>,
@@ -224,8 +226,16 @@ impl Reading {
         match ansible::mark(rest) {
             None => self.texts(library, active, host, rest),
             Some(mark) => {
+                if matches!(mark, Mark::Task { .. }) {
+                    self.task_name = task_name(rest);
+                }
                 if self.mark(mark) {
                     self.texts(library, active, None, rest);
+                    if matches!(mark, Mark::Result { status: Status::Failed | Status::Unreachable, .. }) {
+                        let name = std::mem::take(&mut self.task_name);
+                        self.text(library, active, None, "task", &name);
+                        self.task_name = name;
+                    }
                 }
                 // a result in JSON on one line is over with it; in YAML, or cut, or of the one-line callbacks it goes on
                 let end = rest.trim_end();
@@ -391,6 +401,12 @@ impl Reading {
             None => scope(&mut self.raw, host.unwrap_or_default()),
         }
     }
+}
+
+/// `task: Reboot the host` of `TASK [role : Reboot the host] ****`.
+fn task_name(line: &str) -> String {
+    let name = line.split_once('[').and_then(|(_, rest)| rest.rsplit_once(']')).map_or("", |(name, _)| name);
+    excerpt(&format!("task: {name}"))
 }
 
 /// The scope of a host, unless there are too many.

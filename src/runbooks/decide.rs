@@ -38,10 +38,11 @@ pub(super) fn decide(library: &Library, reading: Reading) -> Verdict {
             causes.insert(name.clone(), cause);
         }
     }
-    hosts.clear();
+    let met: BTreeSet<u32> = hosts.values().chain([&root]).flat_map(|scope| scope.met.iter().copied()).collect();
     let unexplained = causes.values().all(|cause| cause.error_code == OTHER);
     if unexplained && !all_well {
-        if let Some(cause) = strongest(library, &root.events.iter().collect::<Vec<_>>(), &root, &root) {
+        let anywhere = Scope { met, ..Scope::default() };
+        if let Some(cause) = strongest(library, &counting(&root), &root, &anywhere) {
             let better = cause.error_code != OTHER || causes.is_empty();
             if better {
                 causes.insert(String::new(), cause);
@@ -53,13 +54,14 @@ pub(super) fn decide(library: &Library, reading: Reading) -> Verdict {
     Verdict { classification, hosts: causes }
 }
 
+/// The evidence that nothing cancelled.
+fn counting(scope: &Scope) -> Vec<&Event> {
+    scope.events.iter().filter(|event| event.standing >= Standing::Raw || event.persists).collect()
+}
+
 /// The cause of one host; what was said outside of results helps where its own say nothing.
 fn of_host(library: &Library, scope: &Scope, root: &Scope) -> Option<Classification> {
-    let of = |least: Standing| scope.events.iter().filter(|event| event.standing >= least || event.persists).collect::<Vec<_>>();
-    let own = strongest(library, &of(Standing::Raw), scope, root);
-    let Some(own) = own else {
-        return None;
-    };
+    let own = strongest(library, &counting(scope), scope, root)?;
     if own.error_code != OTHER {
         return Some(own);
     }

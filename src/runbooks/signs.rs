@@ -35,7 +35,6 @@ const SIGNS: &[&str] = &[
     r"^There was a problem ",
     r"^No module named |ModuleNotFoundError",
     r"^(?:\S+: )*(?:line \d+: )?\S+: command not found",
-    r"^Cannot |^Could not |^Unable to ",
     r"^Transaction (?:failed|test error)",
     r"^\w*(?:Error|Exception): ",
 ];
