@@ -4,5 +4,6 @@
 mod archive;
 mod history;
 mod patch_run;
+mod runbooks;
 
-criterion::criterion_main!(patch_run::benches, archive::benches, history::benches);
+criterion::criterion_main!(patch_run::benches, archive::benches, history::benches, runbooks::benches);
