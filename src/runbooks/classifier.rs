@@ -10,7 +10,7 @@ use super::{
     Library,
     ansible::{self, Mark, Status},
     decide,
-    library::Role,
+    library::{Hits, Role},
     text,
 };
 use crate::api::{
@@ -84,6 +84,9 @@ pub(super) struct Reading {
     section: u32,
     key: String,
     any_failed: bool,
+    /// Room that is used again for each text.
+    hits: Hits,
+    candidates: Vec<u32>,
     /// Hosts of Ansible.
     pub(super) hosts: BTreeMap<String, Scope>,
     /// Text outside of results, by the host a system log names.
@@ -214,7 +217,7 @@ impl Classifier {
 
     fn line(&mut self, raw: &[u8]) {
         self.reading.line += 1;
-        if self.library.needles.as_ref().is_none_or(|needles| needles.is_match(raw)) {
+        if self.library.worth_reading(raw, &mut self.reading.hits) {
             self.reading.line(&self.library, &self.active, &text::clean(raw));
         }
     }
@@ -229,7 +232,8 @@ impl Reading {
                 if matches!(mark, Mark::Task { .. }) {
                     self.task_name = task_name(rest);
                 }
-                if self.mark(mark) {
+                let plain = matches!(mark, Mark::Result { status: Status::Good, .. }) && !rest.contains(['{', '"']);
+                if self.mark(mark) && !plain {
                     self.texts(library, active, None, rest);
                     if matches!(mark, Mark::Result { status: Status::Failed | Status::Unreachable, .. }) {
                         let name = std::mem::take(&mut self.task_name);
@@ -336,12 +340,9 @@ impl Reading {
         if let Some(n) = ["failures: ", "unreachable: "].iter().find_map(|word| text.strip_prefix(word)?.parse::<u64>().ok()) {
             self.failures = Some(self.failures.unwrap_or(0).saturating_add(n));
         }
-        let Some(needles) = &library.needles else { return };
-        let mut candidates: Vec<u32> =
-            needles.find_overlapping_iter(text).flat_map(|found| &library.of_needle[found.pattern().as_usize()]).copied().collect();
-        candidates.sort_unstable();
-        candidates.dedup();
-        for id in candidates {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        library.candidates(text, &mut self.hits, &mut candidates);
+        for id in candidates.iter().copied() {
             let matcher = &library.matchers[id as usize];
             if !active[matcher.entry] || !matcher.regex.is_match(text) {
                 continue;
@@ -392,6 +393,7 @@ impl Reading {
                 }
             }
         }
+        self.candidates = candidates;
     }
 
     /// What the current text belongs to.

@@ -27,6 +27,9 @@ use crate::{
 /// Longest value of a launch's variable that is taken from a log.
 const LONGEST_VALUE: usize = 256;
 
+/// No needle is longer.
+const LONGEST_NEEDLE: usize = 64;
+
 /// Runbooks, compiled.
 pub struct Library {
     /// By name.
@@ -34,9 +37,11 @@ pub struct Library {
     pub(super) entries: Vec<Entry>,
     pub(super) matchers: Vec<Matcher>,
     /// Finds the lines worth a second look.
-    pub(super) needles: Option<AhoCorasick>,
-    /// Matchers of each needle.
-    pub(super) of_needle: Vec<Vec<u32>>,
+    needles: Option<AhoCorasick>,
+    /// Gates of each needle, and the place in the gate.
+    of_needle: Vec<Vec<(u32, u8)>>,
+    /// What a line has to hold for a matcher to be tried.
+    gates: Vec<Gate>,
 }
 
 /// What one Runbook adds, or the signs of a failure (the first entry).
@@ -46,6 +51,22 @@ pub(super) struct Entry {
     pub(super) os_families: Vec<OsFamily>,
     pub(super) excludes: Vec<regex::Regex>,
     pub(super) explains: BTreeSet<String>,
+}
+
+/// An alternative of a pattern: open to a line that holds a needle of each place.
+struct Gate {
+    matcher: Option<u32>,
+    /// A bit for each place.
+    places: u8,
+}
+
+/// Which places of which gates a text hit; room that is used again for each text.
+#[derive(Debug, Default)]
+pub(super) struct Hits {
+    /// Number of the text.
+    text: u64,
+    /// Of each gate the last text that hit it, and the places hit.
+    of_gate: Vec<(u64, u8)>,
 }
 
 /// A pattern and what it is for.
@@ -156,6 +177,44 @@ impl Library {
         Some(Offer { template: remediation.template.clone(), variables })
     }
 
+    /// Whether a line may mean something: a mark of Ansible's, or a pattern that may fit.
+    pub(super) fn worth_reading(&self, line: &[u8], hits: &mut Hits) -> bool {
+        let Some(needles) = &self.needles else { return true };
+        let Some(first) = needles.find(line) else { return false };
+        // one that ends later may begin before the first that ends
+        let rest = &line[first.start().saturating_sub(LONGEST_NEEDLE)..];
+        self.open(needles.find_overlapping_iter(rest), hits).next().is_some()
+    }
+
+    /// The matchers that may fit a text, in order.
+    pub(super) fn candidates(&self, text: &str, hits: &mut Hits, candidates: &mut Vec<u32>) {
+        candidates.clear();
+        let Some(needles) = &self.needles else { return };
+        candidates.extend(self.open(needles.find_overlapping_iter(text), hits).flatten());
+        candidates.sort_unstable();
+        candidates.dedup();
+    }
+
+    /// The matchers of the gates as they open; of a mark of Ansible's none.
+    fn open<'a>(
+        &'a self,
+        found: impl Iterator<Item = aho_corasick::Match> + 'a,
+        hits: &'a mut Hits,
+    ) -> impl Iterator<Item = Option<u32>> + 'a {
+        hits.text = hits.text.wrapping_add(1);
+        hits.of_gate.resize(self.gates.len(), (0, 0));
+        found.flat_map(|found| &self.of_needle[found.pattern().as_usize()]).filter_map(|(gate, place)| {
+            let (text, places) = &mut hits.of_gate[*gate as usize];
+            if *text != hits.text {
+                (*text, *places) = (hits.text, 0);
+            }
+            let before = *places;
+            *places |= 1 << place;
+            let gate = &self.gates[*gate as usize];
+            (*places == gate.places && *places != before).then_some(gate.matcher)
+        })
+    }
+
     /// Compiles without a look at the examples.
     fn compiled<'a>(runbooks: impl IntoIterator<Item = &'a Runbook>) -> (Self, BTreeMap<String, Problem>) {
         let mut making = Making::default();
@@ -175,7 +234,7 @@ impl Library {
             }
         }
         for needle in ansible::NEEDLES {
-            making.needles.entry((*needle).to_owned()).or_default();
+            making.gate(None, &[vec![(*needle).to_owned()]]);
         }
         let needles =
             AhoCorasick::builder().ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).build(making.needles.keys()).ok();
@@ -184,6 +243,7 @@ impl Library {
             entries: making.entries,
             matchers: making.matchers,
             needles,
+            gates: making.gates,
             of_needle: making.needles.into_values().collect(),
         };
         (library, problems)
@@ -194,10 +254,19 @@ impl Library {
 struct Making {
     entries: Vec<Entry>,
     matchers: Vec<Matcher>,
-    needles: BTreeMap<String, Vec<u32>>,
+    needles: BTreeMap<String, Vec<(u32, u8)>>,
+    gates: Vec<Gate>,
 }
 
 impl Making {
+    fn gate(&mut self, matcher: Option<u32>, places: &[Vec<String>]) {
+        let gate = u32::try_from(self.gates.len()).unwrap_or(u32::MAX);
+        self.gates.push(Gate { matcher, places: (0..places.len()).fold(0, |bits, place| bits | 1 << place) });
+        for (place, needle) in (0..).zip(places).flat_map(|(place, set)| set.iter().map(move |needle| (place, needle))) {
+            self.needles.entry(needle.clone()).or_default().push((gate, place));
+        }
+    }
+
     fn add(&mut self, spec: &RunbookSpec) -> Result<(), Problem> {
         let fault = |what: &str, pattern: &str, why: String| Problem(format!("{what} `{pattern}`: {why}"));
         let mut matchers: Vec<(Pattern, Role)> = vec![];
@@ -235,8 +304,8 @@ impl Making {
         });
         for (pattern, role) in matchers {
             let id = u32::try_from(self.matchers.len()).map_err(|_| Problem("there are too many patterns".into()))?;
-            for needle in pattern.needles {
-                self.needles.entry(needle).or_default().push(id);
+            for places in &pattern.alternatives {
+                self.gate(Some(id), places);
             }
             self.matchers.push(Matcher { entry, regex: pattern.regex, role });
         }

@@ -1,5 +1,7 @@
 //! Regular expressions, and the fixed text that a line must hold for one to fit: what the first, fast look at a line goes by.
 
+use std::cmp::Reverse;
+
 use regex::{Regex, RegexBuilder};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
@@ -7,16 +9,21 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 const SHORTEST: usize = 3;
 /// Longest fixed text that is looked for: its beginning finds the line as well.
 const LONGEST: usize = 16;
-/// Most fixed texts of one pattern.
+/// Most fixed texts of one pattern, or alternative.
 const MOST: usize = 64;
+/// Most places of a pattern whose fixed text is looked for.
+const PLACES: usize = 3;
 /// Bound of a compiled pattern, in bytes.
 const COMPILED: usize = 1 << 20;
 
-/// A pattern, and texts of which a line it fits holds at least one (lower case).
+/// Fixed texts (lower case) by place: a line that fits holds one of each place.
+pub(super) type Places = Vec<Vec<String>>;
+
+/// A pattern, and what lines hold that it fits: all that one of the alternatives asks for.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     pub(super) regex: Regex,
-    pub(super) needles: Vec<String>,
+    pub(super) alternatives: Vec<Places>,
 }
 
 impl Pattern {
@@ -24,21 +31,48 @@ impl Pattern {
     pub(super) fn new(pattern: &str) -> Result<Self, String> {
         let regex = compile(pattern)?;
         let hir = regex_syntax::parse(pattern).map_err(|error| error.to_string())?;
-        match required(&hir) {
-            Some(needles) if needles.iter().all(|needle| needle.len() >= SHORTEST) => {
-                let needles = needles.into_iter().map(|needle| needle.chars().take(LONGEST).collect()).collect();
-                Ok(Self { regex, needles })
-            }
-            _ => Err(format!(
-                "it needs a fixed text of at least {SHORTEST} characters in each of its alternatives, without quotes and backslashes"
-            )),
-        }
+        let alternatives = alternatives(&hir).ok_or_else(|| {
+            format!("it needs a fixed text of at least {SHORTEST} characters in each of its alternatives, without quotes and backslashes")
+        })?;
+        Ok(Self { regex, alternatives })
     }
 }
 
 /// Compiles, within bounds.
 pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(pattern).size_limit(COMPILED).build().map_err(|error| error.to_string())
+}
+
+/// What each alternative of a pattern asks for.
+fn alternatives(hir: &Hir) -> Option<Vec<Places>> {
+    match hir.kind() {
+        HirKind::Alternation(branches) => Some(branches.iter().map(alternatives).collect::<Option<Vec<_>>>()?.concat()),
+        HirKind::Capture(capture) => alternatives(&capture.sub),
+        HirKind::Concat(parts) => {
+            let fits = |part: &&Hir| !matches!(part.kind(), HirKind::Look(_) | HirKind::Empty);
+            let mut rest = parts.iter().filter(fits);
+            match (rest.next(), rest.next()) {
+                // an anchor and a group: the alternatives of the group
+                (Some(only), None) => alternatives(only),
+                _ => Some(vec![places(offers(parts.iter().collect()))?]),
+            }
+        }
+        _ => Some(vec![places(required(hir).into_iter().collect())?]),
+    }
+}
+
+/// The best places, and at least one.
+fn places(mut sets: Vec<Vec<String>>) -> Option<Places> {
+    sets.retain(|set| shortest(set) >= SHORTEST && set.len() <= MOST);
+    sets.sort_by_key(|set| (Reverse(shortest(set)), set.len()));
+    sets.truncate(PLACES);
+    let cut = |set: Vec<String>| set.into_iter().map(|text| text.chars().take(LONGEST).collect()).collect();
+    (!sets.is_empty()).then(|| sets.into_iter().map(cut).collect())
+}
+
+/// Length of the shortest text, as far as lengths matter.
+fn shortest(set: &[String]) -> usize {
+    set.iter().map(String::len).min().unwrap_or(0).min(LONGEST)
 }
 
 /// The best set of texts of which one must occur: the one whose shortest is longest.
@@ -58,15 +92,12 @@ fn required(hir: &Hir) -> Option<Vec<String>> {
 }
 
 fn best(parts: Vec<&Hir>) -> Option<Vec<String>> {
-    let mut found: Option<Vec<String>> = None;
-    let mut offer = |set: Vec<String>| {
-        let shortest = |set: &Vec<String>| set.iter().map(String::len).min().unwrap_or(0).min(LONGEST);
-        let better = found.as_ref().is_none_or(|old| (shortest(&set), old.len()) > (shortest(old), set.len()));
-        if shortest(&set) > 0 && better {
-            found = Some(set);
-        }
-    };
-    let mut run = String::new();
+    offers(parts).into_iter().filter(|set| shortest(set) > 0).min_by_key(|set| (Reverse(shortest(set)), set.len()))
+}
+
+/// The sets of texts that a sequence holds, one after the other.
+fn offers(parts: Vec<&Hir>) -> Vec<Vec<String>> {
+    let (mut found, mut run) = (vec![], String::new());
     for part in parts {
         match fixed(part) {
             Some(text) => {
@@ -75,19 +106,17 @@ fn best(parts: Vec<&Hir>) -> Option<Vec<String>> {
                     if c.is_ascii() && !matches!(c, '"' | '\'' | '\\' | '\n' | '\r' | '\t') {
                         run.push(c);
                     } else {
-                        offer(vec![std::mem::take(&mut run)]);
+                        found.push(vec![std::mem::take(&mut run)]);
                     }
                 }
             }
             None => {
-                offer(vec![std::mem::take(&mut run)]);
-                if let Some(set) = required(part) {
-                    offer(set);
-                }
+                found.push(vec![std::mem::take(&mut run)]);
+                found.extend(required(part));
             }
         }
     }
-    offer(vec![run]);
+    found.push(vec![run]);
     found
 }
 
@@ -121,17 +150,22 @@ mod tests {
 
     #[test]
     fn the_longest_text_that_must_occur_is_found() {
-        for (pattern, needles) in [
-            ("No space left on device", vec!["no space left on"]),
-            (r"needs (\d+)(K|M)B more space on the (\S+) filesystem", vec![" more space on th"]),
-            ("(?i)no such host", vec!["no such host"]),
-            ("(?:yum|dnf5?) lock", vec![" lock"]),
-            (r"^(?:Error|Failed): \w+", vec!["error", "failed"]),
-            (r#"repo "([^"]+)" is gone"#, vec![" is gone"]),
-            ("l'hôte est injoignable", vec!["te est injoignab"]),
+        for (pattern, alternatives) in [
+            ("No space left on device", vec![vec![vec!["no space left on"]]]),
+            (
+                r"needs (\d+)(K|M)B more space on the (\S+) filesystem",
+                vec![vec![vec!["b more space on t"], vec![" filesystem"], vec!["needs "]]],
+            ),
+            ("(?i)no such host", vec![vec![vec!["no such host"]]]),
+            ("(?:yum|dnf5?) lock", vec![vec![vec![" lock"], vec!["yum", "dnf"]]]),
+            (r"^(?:Error|Failed: \w+ gone)$", vec![vec![vec!["error"]], vec![vec!["failed: "], vec![" gone"]]]),
+            (r#"repo "([^"]+)" is gone"#, vec![vec![vec![" is gone"], vec!["repo "]]]),
+            ("l'hôte est injoignable", vec![vec![vec!["te est injoignabl"]]]),
         ] {
-            let short: Vec<String> = needles.iter().map(|n| n.chars().take(LONGEST).collect()).collect();
-            assert_eq!(Pattern::new(pattern).unwrap().needles, short, "{pattern}");
+            let cut = |text: &str| text.chars().take(LONGEST).collect::<String>();
+            let wanted: Vec<Places> =
+                alternatives.iter().map(|places| places.iter().map(|set| set.iter().map(|text| cut(text)).collect()).collect()).collect();
+            assert_eq!(Pattern::new(pattern).unwrap().alternatives, wanted, "{pattern}");
         }
     }
 

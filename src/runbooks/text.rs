@@ -205,6 +205,9 @@ pub(super) fn texts(line: &str, mut visit: impl FnMut(&str, &str)) {
 
 /// Where JSON, or the same as Python prints it, begins.
 fn json_start(line: &str) -> Option<usize> {
+    if !line.bytes().any(|b| matches!(b, b'"' | b'\'')) {
+        return None;
+    }
     let trimmed = line.trim_start();
     let indent = line.len() - trimmed.len();
     let key = || trimmed.strip_prefix('"').and_then(|rest| rest.find("\":")).is_some();
