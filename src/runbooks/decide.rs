@@ -16,7 +16,7 @@ const ALSO: usize = 16;
 
 /// Decides over everything that was read.
 pub(super) fn decide(library: &Library, reading: Reading) -> Verdict {
-    let Reading { ansible, mut hosts, mut raw, failures, .. } = reading;
+    let Reading { ansible, hosts, mut raw, failures, .. } = reading;
     // with Ansible in it, a system log's host is the one Ansible runs on
     if ansible || failures.is_some() {
         let mut root = Scope::default();
