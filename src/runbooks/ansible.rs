@@ -100,9 +100,8 @@ fn result(text: &str) -> Option<Mark<'_>> {
     let status = match word {
         "ok" | "changed" | "skipping" => Status::Good,
         "unreachable" => Status::Unreachable,
-        "failed" => Status::Failed,
         "fatal" if rest.starts_with(": UNREACHABLE!") => Status::Unreachable,
-        "fatal" => Status::Failed,
+        "failed" | "fatal" => Status::Failed,
         _ => return None,
     };
     name(host).then_some(Mark::Result { host, status })

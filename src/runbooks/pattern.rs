@@ -57,7 +57,9 @@ fn alternatives(hir: &Hir) -> Option<Vec<Places>> {
                 _ => Some(vec![places(offers(parts.iter().collect()))?]),
             }
         }
-        _ => Some(vec![places(required(hir).into_iter().collect())?]),
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) | HirKind::Repetition(_) => {
+            Some(vec![places(required(hir).into_iter().collect())?])
+        }
     }
 }
 
@@ -99,20 +101,17 @@ fn best(parts: Vec<&Hir>) -> Option<Vec<String>> {
 fn offers(parts: Vec<&Hir>) -> Vec<Vec<String>> {
     let (mut found, mut run) = (vec![], String::new());
     for part in parts {
-        match fixed(part) {
-            Some(text) => {
-                for c in text.chars() {
-                    // results of Ansible write these in another way
-                    if c.is_ascii() && !matches!(c, '"' | '\'' | '\\' | '\n' | '\r' | '\t') {
-                        run.push(c);
-                    } else {
-                        found.push(vec![std::mem::take(&mut run)]);
-                    }
-                }
-            }
-            None => {
+        let Some(text) = fixed(part) else {
+            found.push(vec![std::mem::take(&mut run)]);
+            found.extend(required(part));
+            continue;
+        };
+        for c in text.chars() {
+            // results of Ansible write these in another way
+            if c.is_ascii() && !matches!(c, '"' | '\'' | '\\' | '\n' | '\r' | '\t') {
+                run.push(c);
+            } else {
                 found.push(vec![std::mem::take(&mut run)]);
-                found.extend(required(part));
             }
         }
     }

@@ -316,11 +316,8 @@ fn string(text: &str, quote: char) -> (&str, Vec<String>) {
             continue;
         }
         match chars.next().map(|(_, c)| c) {
-            Some('n' | 'r') => {
-                if !part.is_empty() {
-                    parts.push(std::mem::take(&mut part));
-                }
-            }
+            Some('n' | 'r') if part.is_empty() => {}
+            Some('n' | 'r') => parts.push(std::mem::take(&mut part)),
             Some('t') => part.push(' '),
             Some('u') => {
                 let code: String = chars.by_ref().take(4).map(|(_, c)| c).collect();
