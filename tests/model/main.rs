@@ -31,13 +31,18 @@ fn explore(plan: Plan) {
     let name = plan.name;
     let started = std::time::Instant::now();
     match Search::new(plan).run() {
-        Ok(e) => eprintln!(
-            "{name}: {} states, {} transitions, {} states followed to the end, {:.1} s",
-            e.states,
-            e.transitions,
-            e.ended,
-            started.elapsed().as_secs_f64()
-        ),
+        Ok(e) => {
+            eprintln!(
+                "{name}: {} states, {} transitions, {} states followed to the end, {} of them OK, {:.1} s",
+                e.states,
+                e.transitions,
+                e.ended,
+                e.good_ends,
+                started.elapsed().as_secs_f64()
+            );
+            // where nothing is ever launched nothing goes wrong either
+            assert!(e.good_ends > 0, "{name}: no run ends OK");
+        }
         Err(story) => panic!("{story}"),
     }
 }

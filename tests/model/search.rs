@@ -24,6 +24,8 @@ pub struct Explored {
     pub transitions: usize,
     /// States from which every fair continuation was followed to its end.
     pub ended: usize,
+    /// States in which the run ended `OK`.
+    pub good_ends: usize,
 }
 
 /// A way to go on, and where it leads; or what went wrong on it.
@@ -72,7 +74,10 @@ impl Search {
                 return Err(self.story(&states, &parents, number, &format!("fairly on\n  then {trail}"), &why));
             }
         }
-        Ok(Explored { states: states.len(), transitions, ended: good.len() })
+        let ended_well =
+            |world: &&Rc<World>| world.object.is_some_and(|object| self.numbers.statuses[&object.status].result == Some(RunResult::Ok));
+        let good_ends = good.iter().filter(ended_well).count();
+        Ok(Explored { states: states.len(), transitions, ended: good.len(), good_ends })
     }
 
     fn story(&self, states: &[Rc<World>], parents: &[(usize, String)], mut at: usize, last: &str, why: &str) -> String {
