@@ -165,14 +165,14 @@ fn connections_are_refused_with_words_that_help() {
 
 #[test]
 fn samples_are_valid() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/samples");
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut seen = 0;
-    for entry in fs::read_dir(directory).unwrap() {
+    for entry in ["samples", "runbooks"].iter().flat_map(|of| fs::read_dir(config.join(of)).unwrap()) {
         let path = entry.unwrap().path();
         let sample: Value = yaml::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         let Some(kind) = sample["kind"].as_str().filter(|kind| api::all().iter().any(|crd| crd.spec.names.kind == *kind)) else { continue };
         seen += 1;
         assert_eq!(refusals(kind, &sample, None), BTreeSet::new(), "{}", path.display());
     }
-    assert!(seen >= api::all().len(), "a sample of each kind");
+    assert!(seen >= 17 + api::all().len(), "a sample of each kind, and the Runbooks that are shipped");
 }
