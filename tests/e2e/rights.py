@@ -32,7 +32,6 @@ UNUSED = {
     ("fettle-manager", "get", "tekton.dev/pipelineruns"): "one that the cache does not know yet; told in process, tests/world/losses.rs",
     ("fettle-manager", "patch", "events.k8s.io/events"): "an event that happens again is counted; none does in a short story",
     ("fettle-manager", "create", "authorization.k8s.io/selfsubjectaccessreviews"): "everybody may, in a cluster whose defaults nobody took away",
-    ("fettle-server", "get", "fettle.dev/patchruns"): "GET /api/runs; told in process, tests/server/runs.rs",
 }
 
 # Requests that may be refused: (account, verb, resource) and why that is well.

@@ -146,7 +146,7 @@ async fn explained(world: &World) {
         &tenant,
         &[
             Break { run: "service", host: "web-1", phase: Phase::Postcheck, code: "E-POST-SERVICE", word: "nginx" },
-            Break { run: "gone", host: "web-2", phase: precheck, code: "E-HOST-UNREACHABLE", word: "UNREACHABLE" },
+            Break { run: "gone", host: "web-2", phase: precheck, code: "E-HOST-UNREACHABLE", word: "port 22" },
         ],
     )
     .await;
@@ -229,6 +229,15 @@ async fn asked(world: &World) {
     assert!(status == "200" && String::from_utf8_lossy(&log).contains("/boot"), "{status}");
     let (_, answer) = tenant.ask("POST", "/api/chat", Some(json!({"message": "Reboot everything now"}))).await;
     assert_eq!(answer["understood"], json!(false));
+
+    // something else than was meant
+    let secret = tenant.take_secret("aap-change").await;
+    let answer = say(&format!("Apply patch to group 5 kernel {}", world.old_kernel)).await;
+    let unwanted = answer["run"]["name"].as_str().expect("a name").to_owned();
+    assert!(answer["reply"].as_str().is_some_and(|reply| reply.contains("aap-change")), "{answer}");
+    say("cancel group 5").await;
+    assert_eq!(reason(&tenant.completed(&unwanted, 120).await).0, "Cancelled");
+    tenant.put_secret(&secret).await;
 
     // what is remembered
     let (status, history) = eventually("the history has it", Duration::from_mins(1), async || {
