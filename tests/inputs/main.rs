@@ -26,6 +26,9 @@ mod bed;
 #[path = "../world/calls.rs"]
 #[allow(dead_code, reason = "the worlds' own")]
 mod calls;
+#[allow(dead_code, reason = "shared with the stories of the server")]
+#[path = "../server/cluster.rs"]
+mod cluster;
 #[path = "../generated/mod.rs"]
 mod generated;
 mod odd;

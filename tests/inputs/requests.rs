@@ -85,7 +85,7 @@ fn bodies(bed: &Bed) -> [(&'static str, reqwest::RequestBuilder, u16); 3] {
     };
     let endless = futures::stream::repeat(bytes::Bytes::from(vec![b' '; 64 << 10])).map(Ok::<_, std::io::Error>);
     [
-        ("a record of 5 MiB", put().body(vec![b' '; 5 << 20]), 413),
+        ("a record of 9 MiB", put().body(vec![b' '; 9 << 20]), 413),
         ("a record without end", put().body(reqwest::Body::wrap_stream(endless)), 413),
         ("a record as gzip that would unfold to 16 MiB", put().header("content-encoding", "gzip").body(bomb()), 400),
     ]
