@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(shown, "no entry for …, … or …");
         let url: DatabaseUrl = text.parse().unwrap();
         assert_eq!(format!("{url:?}"), "postgres://…");
-        let Err(Error::Rejected(why)) = super::Database::new(&"postgres://u:hunter2@h:port/n".parse().unwrap()) else { panic!() };
+        let Err(Error::Rejected(why)) = Database::new(&"postgres://u:hunter2@h:port/n".parse().unwrap()) else { panic!() };
         assert!(!why.contains("hunter2"), "{why}");
     }
 }

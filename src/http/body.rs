@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use super::problem::Problem;
 
@@ -34,8 +35,10 @@ pub async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body, patience
     serde_json::from_slice(&bytes).map_err(|error| {
         let detail: String = error.to_string().chars().filter(|c| !c.is_control()).take(DETAIL).collect();
         match error.classify() {
-            serde_json::error::Category::Data => Problem::unprocessable(detail),
-            _ => Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {detail}")),
+            Category::Data => Problem::unprocessable(detail),
+            Category::Io | Category::Syntax | Category::Eof => {
+                Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {detail}"))
+            }
         }
     })
 }

@@ -3,7 +3,7 @@
 //! A run is started exactly as by `POST /api/run/{phase}`. The answer comes at once, or after the few seconds it takes to see what a run
 //! waits for.
 
-use std::{cmp::Reverse, sync::Arc, time::Duration};
+use std::{cmp::Reverse, fmt::Write as _, sync::Arc, time::Duration};
 
 use axum::{Json, body::Body, extract::State};
 use futures::StreamExt as _;
@@ -126,7 +126,7 @@ async fn keep(app: &App, who: &Identity, question: String, answer: &str) {
 }
 
 fn sentences() -> String {
-    SENTENCES.iter().map(|sentence| format!("- {sentence}\n")).collect()
+    SENTENCES.iter().map(|sentence| format!("- {sentence}\n")).collect::<Vec<_>>().concat()
 }
 
 /// Messages and logs quote hosts: nothing in them moves a cursor.
@@ -260,7 +260,7 @@ impl Conversation<'_> {
         };
         words += &self.stands(&owner, &run);
         if !is_over(&run) {
-            words += &format!(" Ask again with: status of run {owner}");
+            let _ = write!(words, " Ask again with: status of run {owner}");
         }
         Ok(Said { words, log_url: log_url(&run), run: Some(owner) })
     }
@@ -319,7 +319,7 @@ impl Conversation<'_> {
                     }
                 }
             }
-            target => self.find(target).await?,
+            target @ Target::Run { .. } => self.find(target).await?,
         };
         if !self.app.auth.may(self.who, "patch", Some(&owner.namespace), Some(&owner.name)).await? {
             return Err(Problem::new(StatusCode::FORBIDDEN, format!("you may not change the PatchRun {owner}")));
@@ -403,7 +403,7 @@ impl Conversation<'_> {
         };
         let mut words = told(&format!("host {host}"), results.iter().take(usize::from(HISTORY)).map(line));
         if let Some(kernel) = views.first().and_then(|view| view.facts.kernel.as_ref()) {
-            words += &format!("\nIts kernel, as last seen: {kernel}");
+            let _ = write!(words, "\nIts kernel, as last seen: {kernel}");
         }
         Ok(Said::words(words))
     }
@@ -462,7 +462,7 @@ fn why(owner: &Owner, run: &PatchRun, records: &[Record], runbooks: &Library) ->
         };
         let hosts: String = phase.failed_hosts.iter().take(usize::from(HISTORY)).map(host).collect();
         if !hosts.is_empty() {
-            words += &format!("\nHosts of {} that did not end well:{hosts}", phase.name);
+            let _ = write!(words, "\nHosts of {} that did not end well:{hosts}", phase.name);
         }
     }
     let classified = records
@@ -470,13 +470,13 @@ fn why(owner: &Owner, run: &PatchRun, records: &[Record], runbooks: &Library) ->
         .filter(|record| failed.is_some_and(|phase| phase.run_key == record.run_key))
         .find_map(|record| record.classification.as_ref());
     if let Some(evidence) = classified.and_then(|classified| classified.evidence.as_ref()) {
-        words += &format!("\nLine {} of the log shows it: {}", evidence.line, evidence.excerpt);
+        let _ = write!(words, "\nLine {} of the log shows it: {}", evidence.line, evidence.excerpt);
     }
     if let Some(code) = classified.map(|classified| &classified.error_code).or(status.error_code.as_ref()) {
-        words += &format!("\nError code: {code}.");
+        let _ = write!(words, "\nError code: {code}.");
         if let Some(runbook) = runbooks.runbook(code) {
             let procedure: String = runbook.procedure.chars().take(PROCEDURE).collect();
-            words += &format!(" {}\n{}\nWhat to do:\n{procedure}", runbook.title, runbook.explanation);
+            let _ = write!(words, " {}\n{}\nWhat to do:\n{procedure}", runbook.title, runbook.explanation);
         }
     }
     words

@@ -130,7 +130,7 @@ pub struct Described {
     /// `state`, `hosts`, `log` or `end`.
     #[schema(pattern = "^(state|hosts|log|end)$")]
     pub event: String,
-    /// JSON: a StateEvent, HostsEvent, LogEvent or EndEvent.
+    /// JSON: a `StateEvent`, `HostsEvent`, `LogEvent` or `EndEvent`.
     pub data: String,
     /// Of pieces of logs and of the end: what `Last-Event-ID` may say.
     pub id: Option<String>,
@@ -160,8 +160,8 @@ impl Last {
 
 /// Follows a run
 ///
-/// Server-sent events: `state` (StateEvent) at once and on every change, `hosts` (HostsEvent), `log` (LogEvent) when the log of a phase is
-/// archived, and `end` (EndEvent). A comment comes every 15 seconds.
+/// Server-sent events: `state` (`StateEvent`) at once and on every change, `hosts` (`HostsEvent`), `log` (`LogEvent`) when the log of a phase is
+/// archived, and `end` (`EndEvent`). A comment comes every 15 seconds.
 #[utoipa::path(
     get,
     path = "/api/runs/{namespace}/{name}/events",

@@ -206,7 +206,7 @@ async fn create(app: &App, who: &Identity, wanted: &Wanted, key: Option<&Key>, n
             }
             // somebody was faster: the next look finds it by its label, or passes its name by
             Err(kube::Error::Api(status)) if status.code == 409 => drop(taken.insert(object.name_any())),
-            Err(error) => return Err(refused(&wanted.namespace, error)),
+            Err(error) => return Err(refused(&wanted.namespace, &error)),
         }
     }
     Err(Problem::unavailable("others create the same run in this moment; try again"))
@@ -233,19 +233,17 @@ async fn labelled(api: &Api<PatchRun>, label: &str, value: &str) -> Result<Vec<P
 }
 
 /// Why the API server did not create it, in its own words.
-fn refused(namespace: &str, error: kube::Error) -> Problem {
+fn refused(namespace: &str, error: &kube::Error) -> Problem {
     const MESSAGE: usize = 2000;
-    match error {
-        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 404 | 422) => {
-            let said: String = status.message.chars().filter(|c| !c.is_control()).take(MESSAGE).collect();
-            tracing::warn!(namespace, code = status.code, said, "the API server refuses a PatchRun");
-            Problem::unprocessable(format!("the API server refuses it: {said}"))
-        }
-        error => {
-            tracing::error!(namespace, %error, "a PatchRun cannot be created");
-            Problem::unavailable("the Kubernetes API server does not answer; repeat the request: it joins the run when that was created")
-        }
+    if let kube::Error::Api(status) = error
+        && matches!(status.code, 400 | 403 | 404 | 422)
+    {
+        let said: String = status.message.chars().filter(|c| !c.is_control()).take(MESSAGE).collect();
+        tracing::warn!(namespace, code = status.code, said, "the API server refuses a PatchRun");
+        return Problem::unprocessable(format!("the API server refuses it: {said}"));
     }
+    tracing::error!(namespace, %error, "a PatchRun cannot be created");
+    Problem::unavailable("the Kubernetes API server does not answer; repeat the request: it joins the run when that was created")
 }
 
 /// The name of a run that exists.
@@ -297,7 +295,8 @@ pub(super) fn pending(owner: &Owner, run: &PatchRun) -> Pending {
 fn wait(given: Option<&str>, most: Duration) -> Result<Duration, Problem> {
     let Some(given) = given else { return Ok(most) };
     let seconds = Some(given).filter(|text| text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse().ok());
-    let span = || Some(given).filter(|text| text.len() <= 16).and_then(|text| Span(text.to_owned()).get()).map(|span| span.unsigned_abs());
+    let span =
+        || Some(given).filter(|text| text.len() <= 16).and_then(|text| Span(text.to_owned()).get()).map(SignedDuration::unsigned_abs);
     let wait = seconds.map(Duration::from_secs).or_else(span);
     wait.map(|wait| wait.min(most)).ok_or_else(|| Problem::unprocessable("wait must be seconds, or a length of time such as 90s or 15m"))
 }
