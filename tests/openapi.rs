@@ -36,6 +36,6 @@ fn collect(value: &Value, into: &mut Vec<String>) {
             map.values().for_each(|child| collect(child, into));
         }
         Value::Array(list) => list.iter().for_each(|child| collect(child, into)),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

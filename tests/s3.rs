@@ -16,6 +16,7 @@ use fettle::{
     archive::{Archive, Error, Key, LogStream, Owner, Store, record::Record, settings::ArchiveArgs},
     cli::{Cli, Command},
     clock,
+    shelf::Shelf,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::SignedDuration;
@@ -192,7 +193,7 @@ fn the_manager_writes_to_s3_by_itself() {
 async fn by_itself() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Command::Manager(manager) = Cli::parse_from(["fettle", "manager"]).command else { panic!("another command") };
-    let store = manager.store().unwrap();
+    let store = manager.store(Shelf::new("fettle-system")).unwrap();
     assert!(matches!(store, Store::Direct(_)), "{store:?}");
     let log = store.put_log(KEY, &owner(), "Job 1", stream(b"small")).await.unwrap();
     store.put_record(&record(Some(log.clone()))).await.unwrap();

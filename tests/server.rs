@@ -1,6 +1,14 @@
 //! Stories of the server over a loopback TLS listener and a Kubernetes API that answers what the server asks.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    clippy::needless_pass_by_value,
+    reason = "a test fails by panicking, and shows what a tool said"
+)]
 
 mod logged;
 #[allow(dead_code, reason = "another test asks for the messages")]

@@ -2,7 +2,15 @@
 //!
 //! `FETTLE_LOG_SAMPLES=FILE cargo test --test classification -- --ignored --nocapture` prints the figures of labelled logs, {"id", "code", "text", …} one a line.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    clippy::print_stdout,
+    clippy::format_collect,
+    clippy::type_complexity,
+    clippy::large_stack_arrays,
+    reason = "a test fails by panicking"
+)]
 
 use std::{collections::BTreeMap, env, fs, sync::Arc};
 

@@ -48,7 +48,7 @@ async fn ready() -> (Bed, server::Bed) {
     let condition =
         json!([{"type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-11-21T10:00:00Z"}]);
     bed.api.edit(&format!("{CONNECTIONS}/prod"), |connection| {
-        connection["status"] = json!({"flavour": "AWX", "version": "24.6.1", "conditions": condition})
+        connection["status"] = json!({"flavour": "AWX", "version": "24.6.1", "conditions": condition});
     });
     let binding = json!({"metadata": {"name": "fettle-tenant"}, "roleRef": {"apiGroup": "", "kind": "ClusterRole", "name": "fettle-tenant"},
         "subjects": [{"kind": "ServiceAccount", "name": "fettle-manager", "namespace": "fettle-system"}]});

@@ -7,6 +7,7 @@
     clippy::format_push_string,
     clippy::needless_pass_by_value,
     clippy::unused_self,
+    clippy::wildcard_enum_match_arm,
     reason = "a test fails by panicking"
 )]
 

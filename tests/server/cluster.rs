@@ -1,4 +1,4 @@
-//! PatchRuns and ConfigMaps as an API server keeps them: versions, watches, labels, and the rules of the schema.
+//! PatchRuns and `ConfigMaps` as an API server keeps them: versions, watches, labels, and the rules of the schema.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -152,7 +152,7 @@ impl Inner {
         if word == "ADDED" {
             meta["uid"] = json!(format!("uid-{next}"));
             if meta["creationTimestamp"].is_null() {
-                meta["creationTimestamp"] = json!(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+                meta["creationTimestamp"] = json!(fettle::clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
             }
         }
         let patch_run = collection.ends_with("patchruns");
@@ -186,16 +186,16 @@ impl Inner {
     }
 
     fn patch(&mut self, path: &str, kind: &str, body: &Bytes) -> (u16, Value) {
-        let patch: Value = serde_json::from_slice(body).unwrap();
+        let change: Value = serde_json::from_slice(body).unwrap();
         let Some(mut object) = self.objects.get(path).cloned() else {
             if kind.contains("apply") {
-                self.store(path, patch);
+                self.store(path, change);
                 return (200, self.objects[path].clone());
             }
             return failure(404, "NotFound", "not found");
         };
         if kind.contains("json-patch") {
-            for step in patch.as_array().unwrap() {
+            for step in change.as_array().unwrap() {
                 let pointer = step["path"].as_str().unwrap();
                 match step["op"].as_str().unwrap() {
                     "test" if object.pointer(pointer) != Some(&step["value"]) => {
@@ -209,7 +209,7 @@ impl Inner {
                 }
             }
         } else {
-            object["data"] = patch["data"].clone();
+            object["data"] = change["data"].clone();
         }
         self.store(path, object);
         (200, self.objects[path].clone())

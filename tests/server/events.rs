@@ -52,7 +52,7 @@ impl Reader {
                         (other, _) => panic!("{other}: {block}"),
                     }
                 }
-                self.buffer = rest.to_owned();
+                self.buffer = String::from(rest);
                 return Some(event);
             }
             let chunk = tokio::time::timeout(Duration::from_secs(20), self.answer.chunk()).await.expect("nothing comes").unwrap()?;

@@ -134,7 +134,7 @@ async fn a_lost_answer_and_a_restart_leave_one_run() {
     cluster.status("patching", &name, &over("OK"));
     let bed = Bed::within(tempfile::tempdir().unwrap(), cluster.clone(), &[]).await;
     assert_eq!(answer(ask(&bed)).await, (200, json!({"status": "OK"})));
-    assert_eq!(cluster.runs(), [name.clone()]);
+    assert_eq!(cluster.runs(), std::slice::from_ref(&name));
     // without the key it would be the next
     assert_eq!(answer(bed.ask("precheck?wait=0", &precheck())).await.1["name"], format!("{name}-2"));
 }
@@ -255,7 +255,7 @@ async fn missing_credentials_are_told_with_the_command_when_the_time_is_up() {
     assert!(body["next"].as_str().unwrap().contains("Create the Secret that the message names"), "{body}");
     assert_eq!(body["url"], format!("/api/runs/patching/{name}"));
     // the wait of a later request ends with the run
-    let (ended, _) = tokio::join!(answer(bed.ask("stage", &apply())), async {
+    let (ended, ()) = tokio::join!(answer(bed.ask("stage", &apply())), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         bed.cluster.status("patching", &name, &over("OK"));
     });

@@ -440,13 +440,13 @@ impl Inner {
                         }
                     }
                 } else {
-                    let patch = parsed();
+                    let change = parsed();
                     // what a patch says about the identity of the object is a condition
-                    let differs = |field: &str| !patch["metadata"][field].is_null() && patch["metadata"][field] != old["metadata"][field];
+                    let differs = |field: &str| !change["metadata"][field].is_null() && change["metadata"][field] != old["metadata"][field];
                     if differs("uid") || differs("resourceVersion") {
                         return failure(409, "Conflict", "somebody wrote it");
                     }
-                    merge(&mut next, &patch);
+                    merge(&mut next, &change);
                 }
                 let grew = next["metadata"]["finalizers"].as_array().map_or(0, Vec::len)
                     > old["metadata"]["finalizers"].as_array().map_or(0, Vec::len);

@@ -98,7 +98,7 @@ fn ended(step: &Step) -> (&str, &str) {
 }
 
 fn archived(seen: Observed) -> Observed {
-    Observed { log: LogFact::Found(LogRef { id: "log".into(), size: 1, sha256: "s".into() }), ..seen }
+    Observed { log: LogFact::Found(LogRef { id: "log".into(), size: 1, sha256: "s".into() }, None), ..seen }
 }
 
 fn good() -> Evidence {
