@@ -113,7 +113,7 @@ fn csv(config: &[Value], images: &Images) -> Value {
         })
         .collect();
     let examples: Vec<Value> =
-        ["automationconnection", "patchrun"].iter().flat_map(|n| documents(&format!("config/samples/{n}.yaml"))).collect();
+        ["automationconnection", "patchrun", "runbook"].iter().flat_map(|n| documents(&format!("config/samples/{n}.yaml"))).collect();
     let modes = ["OwnNamespace", "SingleNamespace", "MultiNamespace", "AllNamespaces"]
         .map(|mode| json!({"type": mode, "supported": mode == "AllNamespaces"}));
     json!({
